@@ -1,0 +1,75 @@
+# make run    install and run the main job: train on the embedded synthetic cube, evaluate at sites held out
+# make test   install and pass every notebook and every test
+# make docs   render the site into _docs (with Quarto where it is installed)
+# Needs Python >= 3.11 and nothing else. PYTHON=/path/to/python chooses one; RUN=folder another run directory.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+RUN ?= runs/default
+BIN := .venv/bin
+
+# compiled JAX programs are kept between processes and runs
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
+export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
+
+.PHONY: help run test notebooks unit lint export readme docs clean
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+run: .venv/run.stamp
+	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume)
+
+test: lint notebooks unit
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+
+# one process for all notebooks: parallel workers fork, and JAX does not survive a fork
+notebooks: .venv/dev.stamp
+	$(BIN)/nbdev_test --n_workers 0 --do_print --timing
+
+unit: .venv/dev.stamp
+	$(BIN)/pytest
+
+# write the modules of the package and the README from the notebooks
+export: .venv/dev.stamp
+	$(BIN)/nbdev_export
+	$(MAKE) --no-print-directory readme
+
+readme: .venv/dev.stamp
+	$(BIN)/python .ci/readme.py
+
+docs: .venv/dev.stamp
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs; else $(MAKE) --no-print-directory smalldocs; fi
+
+# without Quarto: the same notebooks and _quarto.yml, rendered and checked in pure Python
+.PHONY: smalldocs
+smalldocs:
+	$(BIN)/python -c "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0)"
+	@! $(BIN)/smalldocs check _proc | grep -Ev 'output-file is not read|html-math-method is ignored|thing\(s\) to look at'
+	$(BIN)/smalldocs render _proc
+	rm -rf _docs && mv _proc/_docs _docs
+
+clean:
+	rm -rf _docs _proc build dist .jax_cache .pytest_cache .ruff_cache
+
+# ---- installation: uv where it can be had (seconds), else pip
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	-@$(BIN)/python -m pip install --quiet uv
+
+define install
+	@echo "installing $(1)"
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e "$(1)" || $(BIN)/python -m pip install --quiet -e "$(1)"
+endef
+
+.venv/run.stamp: settings.ini setup.py | .venv/bin/python
+	$(call install,.)
+	@touch $@
+
+.venv/dev.stamp: settings.ini setup.py | .venv/bin/python
+	$(call install,.[dev])
+	@touch $@ .venv/run.stamp

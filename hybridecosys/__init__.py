@@ -1,0 +1,66 @@
+"""Hybrid ecosystem modelling: one neural network learns the parameters of a differentiable vegetation-water-carbon model.
+
+Importing this package is light: what a name needs (JAX among it) is imported when the name is first used.
+"""
+
+__version__ = "0.1.0"
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data.cube import open_cube
+    from .data.fluxnet import read_fluxnet
+    from .data.forcing import prepare_forcing
+    from .data.observations import observations
+    from .evaluation.experiment import run_experiment
+    from .evaluation.metrics import evaluate
+    from .learning.hybrid import HybridModel
+    from .model.simulate import simulate
+    from .model.structure import Model, wroasted
+    from .model.twin import synthetic_cube
+    from .processes.process import Parameter, approach
+
+_HOME = {
+    "open_cube": "data.cube",
+    "read_fluxnet": "data.fluxnet",
+    "prepare_forcing": "data.forcing",
+    "observations": "data.observations",
+    "Parameter": "processes.process",
+    "approach": "processes.process",
+    "Model": "model.structure",
+    "wroasted": "model.structure",
+    "simulate": "model.simulate",
+    "synthetic_cube": "model.twin",
+    "HybridModel": "learning.hybrid",
+    "evaluate": "evaluation.metrics",
+    "run_experiment": "evaluation.experiment",
+}
+
+__all__ = [
+    "HybridModel",
+    "Model",
+    "Parameter",
+    "approach",
+    "evaluate",
+    "observations",
+    "open_cube",
+    "prepare_forcing",
+    "read_fluxnet",
+    "run_experiment",
+    "simulate",
+    "synthetic_cube",
+    "wroasted",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,153 @@
+"""The command: what it refuses, how, and before which work."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hybridecosys.cli import as_arguments, main, parse
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from hybridecosys.cli import main; assert main(['--help']) == 0;"
+        "assert main(['--version']) == 0; print([m for m in ('jax', 'numpy', 'xarray', 'tyro') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "simulate" in out and "train" in out and "evaluate" in out
+    assert out.rstrip().endswith("[]")
+
+
+@pytest.mark.parametrize("command", ["simulate", "train", "evaluate"])
+def test_help_of_each_command_names_the_common_options(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--cube", "--out", "--seed"):
+        assert option in text
+
+
+def test_train_help_names_its_options(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--epochs", "--sites", "--resume", "--features", "--learning-rate"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "args, culprit",
+    [
+        (["train", "--epoch", "3"], "--epoch"),
+        (["train", "--epochs", "three"], "three"),
+        (["train", "--spinup", "long"], "--spinup"),
+        (["train", "--epochs", "0"], "epochs"),
+        (["train", "--valid-fraction", "0.6", "--test-fraction", "0.6"], "valid_fraction"),
+        (["train", "--sites", "A", "--n-sites", "2"], "n_sites"),
+        (["simulate", "extra"], "extra"),
+        (["evaluate", "--out", "x"], "--run"),
+        (["learn"], "learn"),
+        (["train", "--config", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_options_stop_with_code_2_and_are_named(args, culprit, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 2
+    assert culprit in capsys.readouterr().err
+    assert not any(tmp_path.iterdir()), "something was written"
+
+
+def test_unknown_option_stops_before_heavy_imports(tmp_path):
+    code = (
+        "import sys; from hybridecosys.cli import main; code = main(['train', '--learningrate', '1']);"
+        "print([m for m in ('jax', 'xarray', 'pandas') if m in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout.strip() == "[]" and "--learningrate" in done.stderr
+
+
+@pytest.mark.parametrize("content, culprit", [('{"epochz": 3}', "'epochs'"), ("{epochs: 3}", "options.json"), ("[1]", "options.json")])
+def test_file_of_options_is_checked(content, culprit, tmp_path, capsys):
+    file = tmp_path / "options.json"
+    file.write_text(content)
+    assert main(["train", "--config", str(file)]) == 2
+    assert culprit in capsys.readouterr().err
+
+
+def test_value_of_wrong_type_in_a_file_is_named(tmp_path, capsys):
+    file = tmp_path / "options.json"
+    file.write_text('{"epochs": "many"}')
+    assert main(["train", "--config", str(file)]) == 2
+    assert "many" in capsys.readouterr().err
+
+
+def test_file_and_command_line_together(tmp_path):
+    given = dict(epochs=7, seed=-1, features=["igbp", "soil"], sites=["A", "B"], cube=None, debug=True, bounded=False, learning_rate=1e-4, weights={"gpp": 2.0})
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps(given))
+    options = parse("train", ["--config", str(file), "--sites", "C", "--epochs=2"])
+    assert (options.epochs, options.seed, options.features, options.sites) == (2, -1, ("igbp", "soil"), ("C",))
+    assert options.debug and not options.bounded and options.cube is None and options.learning_rate == 1e-4
+    assert options.weights == {"gpp": 2.0}
+    assert parse("train", as_arguments(json.loads(file.read_text()))).sites == ("A", "B")
+
+
+@pytest.mark.parametrize("command", ["simulate", "train"])
+def test_missing_cube_is_one_line_without_traceback_and_leaves_nothing(command, tmp_path, capsys):
+    assert main([command, "--cube", str(tmp_path / "nowhere.nc"), "--out", str(tmp_path / "out")]) == 1
+    text = capsys.readouterr().err
+    assert "nowhere.nc" in text and "Traceback" not in text and len(text.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_raises_the_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        main(["train", "--debug", "--cube", str(tmp_path / "nowhere.nc"), "--out", str(tmp_path / "out")])
+
+
+def test_run_directory_in_use_is_refused_and_left_alone(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["train", "--out", str(tmp_path), "--n-sites", "8"]) == 1
+    assert "already in use" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_existing_simulation_is_not_overwritten(tmp_path, capsys):
+    file = tmp_path / "mine.nc"
+    file.write_text("mine")
+    assert main(["simulate", "--out", str(file)]) == 1
+    assert "mine.nc" in capsys.readouterr().err and file.read_text() == "mine"
+
+
+def test_resume_needs_a_run_and_its_options(tmp_path, capsys):
+    assert main(["train", "--resume", "--out", str(tmp_path / "none")]) == 1
+    assert "no run to resume" in capsys.readouterr().err
+    (tmp_path / "options.json").write_text(json.dumps({"seed": 3, "epochs": 2, "out": "elsewhere"}))
+    assert main(["train", "--resume", "--out", str(tmp_path), "--seed", "4"]) == 1
+    assert "seed = 3" in capsys.readouterr().err
+
+
+def test_options_of_the_run_need_not_be_repeated(tmp_path):
+    (tmp_path / "options.json").write_text(json.dumps({"seed": 3, "epochs": 2, "sites": ["A"], "out": "elsewhere"}))
+    options = parse("train", ["--resume", "--out", str(tmp_path), "--epochs", "5"])
+    assert (options.seed, options.epochs, options.sites, options.out) == (3, 5, ("A",), str(tmp_path))
+
+
+def test_every_option_of_network_and_training_can_be_given():
+    from hybridecosys.evaluation.options import TrainOptions
+    from hybridecosys.learning.network import NetworkOptions
+    from hybridecosys.learning.training import TrainingOptions
+
+    given = {f.name: f.type for f in fields(TrainOptions)}
+    for part in (NetworkOptions, TrainingOptions):
+        assert {f.name for f in fields(part)} <= set(given), part
+
+
+def test_installed_command_is_this_one():
+    script = Path(sys.executable).with_name("hybridecosys")
+    if not script.exists():
+        pytest.skip("the package is not installed in this environment's bin folder")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0 and done.stdout.startswith("0.")

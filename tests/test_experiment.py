@@ -1,0 +1,105 @@
+"""The commands from a cube file to run directories: train, resume, simulate and evaluate with what was learned."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from hybridecosys import HybridModel, prepare_forcing, simulate, wroasted
+from hybridecosys.cli import main
+from hybridecosys.data.weather import synthetic_weather
+
+FILES = ["options.json", "config.json", "sites.csv", "losses.csv", "parameters.nc", "scores.csv", "seasons.csv", "summary.html", "summary.md", "log.txt"]
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory):
+    """A file of eight synthetic sites, one year, whose observations are the model's own output, with noise."""
+    data = synthetic_weather(n_sites=8, years=1, seed=1)
+    run = simulate(wroasted(), prepare_forcing(data), spinup="none", outputs=["gpp", "nee", "eco_respiration"])
+    noise = np.random.default_rng(0).normal(1, 0.1, run.gpp.shape)
+    for name, output in (("GPP_NT_VUT_REF", "gpp"), ("NEE_VUT_REF", "nee"), ("RECO_NT_VUT_REF", "eco_respiration")):
+        data[name] = ("site", "time"), run[output].values * noise, {"units": "gC m-2 d-1"}
+    data["NEE_VUT_REF_QC"] = ("site", "time"), np.ones(noise.shape), {"units": "1"}
+    path = tmp_path_factory.mktemp("cube") / "cube.nc"
+    data.to_netcdf(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(cube, tmp_path_factory):
+    """The run directory of one epoch."""
+    out = tmp_path_factory.mktemp("run") / "mine"
+    args = ["train", "--cube", str(cube), "--out", str(out), "--epochs", "1", "--spinup", "none", "--features", "igbp", "soil", "--hidden", "8",
+            "--no-decay"]  # with a decaying rate a run cannot be prolonged
+    assert main([*args, "--layers", "1", "--valid-fraction", "0.25", "--test-fraction", "0.25", "--seed", "3"]) == 0
+    return out
+
+
+def test_run_directory_holds_everything(trained):
+    assert not [f for f in FILES if not (trained / f).is_file()]
+    scores = pd.read_csv(trained / "scores.csv")
+    assert set(scores.method) == {"default", "hybrid"} and set(scores.split) == {"train", "valid", "test"}
+    assert scores.site.nunique() == 8 and scores[scores.scale == "daily"].nse.notna().all()
+    parameters = xr.load_dataset(trained / "parameters.nc")
+    assert sorted(np.unique(parameters.split, return_counts=True)[1]) == [2, 2, 4]
+    for name, values in parameters.items():
+        assert values.attrs["lower"] <= values.min() and values.max() <= values.attrs["upper"], name
+    assert "8 sites: 4 train, 2 valid, 2 test" in (trained / "log.txt").read_text()
+
+
+def test_split_of_sites_is_that_of_training(trained):
+    sites = pd.read_csv(trained / "sites.csv").set_index("site").split
+    config = json.loads((trained / "config.json").read_text())["sites"]
+    assert set(config["train"]) == set(sites[sites == "train"].index) and set(config["valid"]) == set(sites[sites == "valid"].index)
+
+
+def test_same_seed_same_result(trained, cube, tmp_path):
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(trained / "options.json"), "--out", str(again)]) == 0
+    for name in ("losses.csv", "scores.csv", "sites.csv"):
+        assert (again / name).read_text() == (trained / name).read_text(), name
+
+
+def test_a_directory_in_use_is_refused(trained, capsys):
+    before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
+    assert main(["train", "--out", str(trained)]) == 1
+    assert "in use" in capsys.readouterr().err
+    assert before == {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
+
+
+def test_resume_goes_on(trained):
+    assert main(["train", "--resume", "--out", str(trained), "--epochs", "2"]) == 0
+    losses = pd.read_csv(trained / "losses.csv")
+    assert sorted(losses.epoch.unique()) == [1, 2] and not losses.duplicated(["epoch", "split", "target"]).any()
+    assert json.loads((trained / "options.json").read_text())["epochs"] == 2
+
+
+def test_a_decaying_rate_cannot_be_prolonged(cube, tmp_path, capsys):
+    args = ["train", "--cube", str(cube), "--out", str(tmp_path / "run"), "--spinup", "none", "--features", "igbp", "--hidden", "4", "--seed", "3"]
+    assert main([*args, "--layers", "1", "--valid-fraction", "0.25", "--test-fraction", "0.25", "--epochs", "1"]) == 0
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--epochs", "2"]) == 1
+    assert "epochs differ" in capsys.readouterr().err
+
+
+def test_simulate_and_evaluate_with_what_was_learned(trained, cube, tmp_path, capsys):
+    run = tmp_path / "run.nc"
+    common = ["--cube", str(cube), "--sites", "SY-002", "SY-005"]
+    assert main(["simulate", *common, "--run", str(trained), "--out", str(run), "--outputs", "gpp", "nee", "eco_respiration"]) == 0
+    expected = HybridModel.load(trained).simulate(xr.load_dataset(cube).sel(site=["SY-002", "SY-005"]), ["gpp"])
+    result = xr.load_dataset(run)
+    assert set(result.site.values) == {"SY-002", "SY-005"}
+    np.testing.assert_allclose(result.gpp, expected.gpp, rtol=1e-6)
+    for name, source in (("file", run), ("directory", trained)):
+        assert main(["evaluate", *common, "--run", str(source), "--out", str(tmp_path / name), "--targets", "gpp", "nee"]) == 0
+        assert (tmp_path / name / "summary.html").is_file()
+    of_file, of_run = (pd.read_csv(tmp_path / name / "scores.csv").drop(columns="method") for name in ("file", "directory"))
+    pd.testing.assert_frame_equal(of_file, of_run, rtol=1e-5)
+    assert set(of_file.target) == {"gpp", "nee"}
+
+
+def test_no_site_with_an_observation_of_a_requested_target(trained, cube, tmp_path, capsys):
+    assert main(["evaluate", "--cube", str(cube), "--run", str(trained), "--out", str(tmp_path / "out"), "--targets", "ndvi"]) == 1
+    assert "ndvi" in capsys.readouterr().err

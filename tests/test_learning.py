@@ -1,0 +1,214 @@
+"""Training: the cost against its formula, exact resume, seeds, sites whose gradient is not finite, and bad input."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from flax import nnx
+
+from hybridecosys.learning import training
+from hybridecosys.learning.cost import total_cost
+from hybridecosys.learning.hybrid import HybridModel
+from hybridecosys.learning.network import NetworkOptions
+from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
+from hybridecosys.model.structure import wroasted
+from hybridecosys.model.twin import synthetic_cube
+
+NET = NetworkOptions(hidden=8, layers=1)
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return synthetic_cube(n_sites=6, years=2, spinup="none")
+
+
+def hybrid(**kwargs):
+    return HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none", **({"network": NET} | kwargs))
+
+
+def fit(h, cube, epochs, **kwargs):
+    options = dict(batch_size=2, learning_rate=0.01, progress=False) | kwargs
+    return h.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 6)), epochs=epochs, **options)
+
+
+def weights(h):
+    return [np.asarray(x) for x in jax.tree.leaves(nnx.state(h.network, nnx.Param))]
+
+
+def same(a, b):
+    return all(map(np.array_equal, weights(a), weights(b)))
+
+
+def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
+    """With noise on the features and dropout, so that all that is random takes part."""
+    net = dict(network=NetworkOptions(hidden=8, layers=1, dropout=0.2))
+    whole = fit(hybrid(**net), cube, 6, run_dir=tmp_path / "whole", noise=0.1, average=0.9)
+    fit(hybrid(**net), cube, 3, run_dir=tmp_path / "part", noise=0.1, average=0.9)
+    resumed = fit(hybrid(**net), cube, 6, run_dir=tmp_path / "part", noise=0.1, average=0.9, resume=True)
+    assert same(whole, resumed)
+    np.testing.assert_array_equal(whole.losses.loss, resumed.losses.loss)
+    assert same(whole, fit(hybrid(**net), cube, 6, noise=0.1, average=0.9))
+    assert not same(whole, fit(hybrid(seed=1, **net), cube, 6, noise=0.1, average=0.9))
+
+
+def test_interrupted_run_resumes(cube, tmp_path, monkeypatch):
+    whole = fit(hybrid(), cube, 4, run_dir=tmp_path / "whole")
+    one_epoch = training.one_epoch
+
+    def interrupted(state, *args):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        return one_epoch(state, *args)
+
+    monkeypatch.setattr(training, "one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(hybrid(), cube, 4, run_dir=tmp_path / "run")
+    monkeypatch.undo()
+    assert same(whole, fit(hybrid(), cube, 4, run_dir=tmp_path / "run", resume=True))
+
+
+def test_run_directory_in_use_and_other_runs(cube, tmp_path):
+    fit(hybrid(), cube, 1, run_dir=tmp_path / "run")
+    with pytest.raises(FileExistsError, match="in use"):
+        fit(hybrid(), cube, 1, run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="another model or other options.*training"):
+        fit(hybrid(), cube, 2, run_dir=tmp_path / "run", resume=True, learning_rate=0.5)
+    with pytest.raises(ValueError, match="network"):
+        fit(HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none"), cube, 2, run_dir=tmp_path / "run", resume=True)
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
+        fit(hybrid(), cube, 2, run_dir=tmp_path / "nothing", resume=True)
+
+
+def test_checkpoint_of_another_network(cube, tmp_path):
+    fit(hybrid(), cube, 1, run_dir=tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["network"]["hidden"] = 9
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="another network"):
+        fit(HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none", network=NetworkOptions(hidden=9, layers=1)), cube, 2, run_dir=tmp_path / "run", resume=True)
+
+
+def test_save_and_load(cube, tmp_path):
+    h = fit(hybrid(), cube, 1)
+    path = h.save(tmp_path / "saved")
+    again = HybridModel.load(path)
+    assert same(h, again)
+    xr.testing.assert_equal(h.predict_parameters(cube), again.predict_parameters(cube))
+    with pytest.raises(FileExistsError):
+        h.save(path)
+    with pytest.raises(FileNotFoundError):
+        HybridModel.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="another model.*gpp_vpd"):
+        HybridModel.load(path, model=wroasted().replace(gpp_vpd=lambda vpd_day, kappa, c_kappa, co2_sat: jnp.exp(-kappa * vpd_day)))
+
+
+def test_one_set_for_all_sites(cube):
+    h = HybridModel(wroasted(), [], spinup="none")
+    fit(h, cube, 2)
+    p = h.predict_parameters(cube)
+    assert all(float(p[n].max() - p[n].min()) == 0 for n in p)
+    defaults = h.model.parameters.default
+    assert any(abs(float(p[n][0]) - defaults[n]) > 0 for n in p)
+
+
+def test_training_can_start_from_another_set(cube, tmp_path):
+    h = fit(hybrid(start={"wue.at_one_hpa": 6.0}), cube, 1, learning_rate=1e-6)
+    assert np.allclose(h.predict_parameters(cube)["wue.at_one_hpa"], 6.0, atol=0.8)
+    assert HybridModel.load(h.save(tmp_path / "saved")).start == {"wue.at_one_hpa": 6.0}
+    with pytest.raises(ValueError, match="at_one_hpa.*outside"):
+        hybrid(start={"wue.at_one_hpa": 60.0})
+    with pytest.raises(KeyError, match="not learned"):
+        hybrid(start={"pet.alpha": 1.0})
+
+
+def test_only_chosen_parameters_are_learned(cube):
+    h = fit(hybrid(learned=["gpp_potential.eps_max", "fapar.k_extinction"]), cube, 1)
+    assert set(h.predict_parameters(cube).data_vars) == {"gpp_potential.eps_max", "fapar.k_extinction"}
+    with pytest.raises(KeyError, match="eps_min"):
+        hybrid(learned=["gpp_potential.eps_min"])
+    with pytest.raises(ValueError, match="no bounds"):
+        hybrid(learned=["turnover_moisture.exponent"])
+
+
+def test_site_with_a_gradient_that_is_not_finite(cube, monkeypatch):
+    real = training._site_gradients
+
+    def broken(model, learned, inputs, observed, *args):
+        costs, gradient = real(model, learned, inputs, observed, *args)
+        gradient["gpp_potential.eps_max"] = gradient["gpp_potential.eps_max"].at[0].set(jnp.nan)
+        return costs, gradient
+
+    monkeypatch.setattr(training, "_site_gradients", broken)
+    with pytest.raises(NonFiniteGradient, match="SY-00"):
+        fit(hybrid(), cube, 1, nonfinite="stop")
+    with pytest.warns(UserWarning, match="dropped SY-00"):
+        h = fit(hybrid(), cube, 1, nonfinite="drop")
+    dropped = h.losses[h.losses.target == "dropped_sites"].loss
+    assert dropped.iloc[0] == 2 and all(np.isfinite(w).all() for w in weights(h))
+
+
+def test_early_stopping_keeps_the_best_epoch(cube):
+    h = fit(hybrid(), cube, 30, patience=2, learning_rate=0.3)
+    valid = h.losses[(h.losses.split == "valid") & (h.losses.target == "total")].set_index("epoch").loss
+    assert len(valid) < 30 and valid.idxmin() == valid.index[-1] - 2
+
+
+def test_records_cut_to_years_are_drawn_anew(cube):
+    h = fit(hybrid(), cube, 2, max_years=1)
+    assert np.isfinite(h.losses.loss).all()
+    days = training.records(training.best_years(training_forcing(cube), training_observations(cube), 1))[1]
+    assert (days == 365).all()
+    assert same(h, fit(hybrid(), cube, 2, max_years=1)) and not same(h, fit(hybrid(), cube, 2))
+
+
+def training_forcing(cube):
+    from hybridecosys.data.forcing import prepare_forcing
+
+    return prepare_forcing(cube)
+
+
+def training_observations(cube):
+    from hybridecosys.data.observations import observations
+
+    return observations(cube)
+
+
+def test_weights_of_targets(cube):
+    costs = {"gpp": jnp.array([0.2, jnp.nan]), "agb": jnp.array([3.0, 1.0])}
+    np.testing.assert_allclose(total_cost(costs), [3.2, 1.0])
+    np.testing.assert_allclose(total_cost(costs, {"agb": 0.5}), [1.7, 0.5])
+    np.testing.assert_allclose(total_cost(costs, bounded=True), [0.95, 0.5])
+
+
+def test_bad_options_and_cubes(cube):
+    with pytest.raises(ValueError, match="unknown feature group"):
+        HybridModel(wroasted(), ["igpb"])
+    with pytest.raises(ValueError, match="spinup"):
+        HybridModel(wroasted(), spinup="long")
+    with pytest.raises(ValueError, match="nonfinite"):
+        TrainingOptions(nonfinite="ignore")
+    with pytest.raises(ValueError, match="gpq"):
+        TrainingOptions(weights={"gpq": 1.0})
+    with pytest.raises(RuntimeError, match="not been trained"):
+        hybrid().predict_parameters(cube)
+    with pytest.raises(ValueError, match="both the training and the validation"):
+        hybrid().fit(cube, cube.isel(site=[0]))
+    empty = cube.assign(T=cube["T"] * np.nan)
+    with pytest.raises(ValueError, match="transpiration"):
+        hybrid().fit(empty, targets=["transpiration"])
+
+
+def test_observations_of_held_out_sites_do_not_reach_training(cube):
+    noise = cube.copy(deep=True)
+    for name in ("GPP_NT_VUT_REF", "NEE_VUT_REF", "RECO_NT_VUT_REF", "LE_F_MDS", "FAPAR", "T", "agb"):
+        noise[name][dict(site=slice(4, 6))] = 1.0
+    a = fit(hybrid(), cube, 2, patience=0).predict_parameters(cube)
+    h = hybrid()
+    h.fit(noise.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
+    b = hybrid()
+    b.fit(cube.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
+    xr.testing.assert_equal(h.predict_parameters(noise), b.predict_parameters(cube))
+    assert set(a.data_vars) == set(wroasted().learned)

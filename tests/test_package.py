@@ -1,0 +1,99 @@
+"""The package as a whole: light import, public names, modules and site in step with the notebooks, declared requirements."""
+
+import ast
+import filecmp
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hybridecosys
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ConfigParser(delimiters=["="])
+SETTINGS.read(ROOT / "settings.ini")
+SETTINGS = SETTINGS["DEFAULT"]
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def test_import_is_light():
+    code = "import sys, hybridecosys; print([m for m in ('jax', 'numpy', 'pandas', 'xarray') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_public_names():
+    for name in hybridecosys.__all__:
+        assert callable(getattr(hybridecosys, name)), name
+        assert name in dir(hybridecosys)
+    with pytest.raises(AttributeError, match="simulat"):
+        _ = hybridecosys.simulat
+
+
+def test_names_for_editors_are_the_lazy_ones():
+    block = next(n for n in ast.parse((ROOT / "hybridecosys/__init__.py").read_text()).body if isinstance(n, ast.If))
+    shown = {alias.name: node.module for node in block.body for alias in node.names}
+    assert shown == hybridecosys._HOME and sorted(shown) == sorted(hybridecosys.__all__)
+
+
+def test_version_is_that_of_settings_and_citation():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert hybridecosys.__version__ == SETTINGS["version"] == citation["version"]
+
+
+def test_modules_are_in_step_with_the_notebooks(tmp_path):
+    for name in ("nbs", "hybridecosys"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"), symlinks=True)
+    for name in ("settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    code = "from nbdev.doclinks import nbdev_export; nbdev_export()"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    modules = {p.relative_to(base).as_posix() for base in (ROOT, tmp_path) for p in (base / "hybridecosys").rglob("*.py")}
+    stale = [m for m in sorted(modules) if not ((ROOT / m).exists() and filecmp.cmp(ROOT / m, tmp_path / m, shallow=False))]
+    assert not stale, f"not what the notebooks say (make export): {', '.join(stale)}"
+
+
+def test_every_module_has_a_notebook():
+    exported = {m.group(1) for nb in NOTEBOOKS for m in re.finditer(r"#\| ?default_exp ([\w.]+)", nb.read_text())}
+    modules = {".".join(p.relative_to(ROOT / "hybridecosys").with_suffix("").parts) for p in (ROOT / "hybridecosys").rglob("*.py")}
+    assert {m for m in modules if not m.split(".")[-1].startswith("_")} == exported
+
+
+def test_sidebar_lists_every_notebook():
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+    entries = [e for part in site for e in ([part] if isinstance(part, str) else part["contents"])]
+    assert entries == [p.relative_to(ROOT / "nbs").as_posix() for p in sorted(NOTEBOOKS, key=lambda p: (p.name != "index.ipynb", p))], (
+        "the sidebar of _quarto.yml must list all notebooks, in order"
+    )
+
+
+def test_notebooks_carry_no_path_of_a_machine():
+    for nb in [*NOTEBOOKS, ROOT / "README.md"]:
+        text = nb.read_text()
+        found = re.search(r"/(home|root|Users|work)/[\w.]+|/tmp/\w+", text)
+        assert not found, f"{nb.name}: {found.group()}"
+
+
+def test_imports_are_declared():
+    declared = {re.split(r"[<>=\[]", r)[0].lower().replace("_", "-") for r in SETTINGS["requirements"].split()}
+    owners = packages_distributions()
+    for module in set((ROOT / "hybridecosys").rglob("*.py")) - {ROOT / "hybridecosys/_showdoc.py"}:  # only nbdev imports that
+        for node in ast.walk(ast.parse(module.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            for name in {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - {"hybridecosys"}:
+                owner = {o.lower().replace("_", "-") for o in owners.get(name, [name])}
+                assert owner & declared, f"{module.name} imports {name}, which settings.ini does not require"
+
+
+def test_readme_is_the_index():
+    readme = runpy.run_path(str(ROOT / ".ci/readme.py"))["readme"]
+    assert (ROOT / "README.md").read_text() == readme(ROOT / "nbs/index.ipynb"), "README.md is stale: make readme"
+    for link in re.findall(r"\]\((nbs/[^)]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
