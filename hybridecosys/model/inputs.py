@@ -45,7 +45,8 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     if len(day) > 1 and (np.diff(day) != 1).any():
         at = time[np.flatnonzero(np.diff(day) != 1)[0]]
         raise ValueError(f"the dates must be consecutive days without 29 February; they are not after {at:%Y-%m-%d}")
-    present = {name: forcing[name].transpose("site", "time").notnull().values for name in names}
+    values = {name: forcing[name].transpose("site", "time").values for name in names}
+    present = {name: ~np.isnan(x) for name, x in values.items()}
     some, every = np.any(list(present.values()), axis=0), np.all(list(present.values()), axis=0)
     if not some.any(axis=1).all():
         raise ValueError(f"site {sites[~some.any(axis=1)][0]} has no forcing at all")
@@ -58,13 +59,11 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"site {sites[i]}: {name} is NaN on {time[t]:%Y-%m-%d}, inside the record; "
                          "hybridecosys.prepare_forcing interpolates short gaps and can cut the record at long ones")
     for name in ("precip", "rg", "rg_pot", "vpd_day", "co2"):
-        values = forcing[name].transpose("site", "time").values
-        if (bad := values < 0).any():
+        if (bad := values[name] < 0).any():
             i, t = np.argwhere(bad)[0]
-            raise ValueError(f"site {sites[i]}: {name} is {values[i, t]} {FORCING[name]} on {time[t]:%Y-%m-%d}; it cannot be negative")
+            raise ValueError(f"site {sites[i]}: {name} is {values[name][i, t]} {FORCING[name]} on {time[t]:%Y-%m-%d}; it cannot be negative")
     for name in names:
-        values = forcing[name].transpose("site", "time").values
-        if (bad := np.isinf(values)).any():
+        if (bad := np.isinf(values[name])).any():
             i, t = np.argwhere(bad)[0]
             raise ValueError(f"site {sites[i]}: {name} is infinite on {time[t]:%Y-%m-%d}")
     return start, length
@@ -115,32 +114,30 @@ class Inputs:
 
     def unpack(self, lanes: Array, start, length, n_time: int) -> np.ndarray:
         """Daily values (block, day, lane) as (site, time), NaN outside the records."""
-        lanes = np.asarray(lanes)
+        lanes = np.asarray(lanes).reshape(-1, self.shape[2])
+        if self.schedule is None and (start == 0).all() and (length == n_time).all():
+            return lanes[:n_time].T
         out = np.full((self.n_site, n_time), np.nan, lanes.dtype)
-        for site, (block, lane, n) in enumerate(self.places):
-            out[site, start[site]:start[site] + length[site]] = lanes[block:block + n, :, lane].reshape(-1)[:length[site]]
-        return out
-
-    @property
-    def places(self) -> list[tuple[int, int, int]]:
-        """First block, lane and number of blocks of each site."""
-        n_block, _, n_lane = self.shape
-        if self.schedule is None:
-            return [(0, lane, n_block) for lane in range(n_lane)]
-        site, first = (np.asarray(x) for x in self.schedule)
-        out = [None] * self.n_site
-        for block, lane in np.argwhere(first):
-            out[site[block, lane]] = (int(block), int(lane), int((site[:, lane] == site[block, lane]).sum()))
+        site, day, row, lane = self._days(length)
+        out[site, start[site] + day] = lanes[row, lane]
         return out
 
     def pack_daily(self, values: np.ndarray, start, length, fill: float = np.nan) -> np.ndarray:
         """Daily values (site, time) as (block, day, lane), `fill` outside the records."""
-        out = np.full(self.shape, fill, values.dtype)
-        for site, (block, lane, n) in enumerate(self.places):
-            record = np.full(n * self.shape[1], fill, values.dtype)
-            record[:length[site]] = values[site, start[site]:start[site] + length[site]]
-            out[block:block + n, :, lane] = record.reshape(n, -1)
-        return out
+        out = np.full((self.shape[0] * self.shape[1], self.shape[2]), fill, values.dtype)
+        site, day, row, lane = self._days(length)
+        out[row, lane] = values[site, start[site] + day]
+        return out.reshape(self.shape)
+
+    def _days(self, length) -> tuple[np.ndarray, ...]:
+        """Site, day of its record, and row and lane among all days of the lanes, of every day of every record."""
+        site, day = np.nonzero(np.arange(length.max()) < length[:, None])
+        block, lane = np.zeros(self.n_site, int), np.arange(self.n_site)
+        if self.schedule is not None:
+            of, first = (np.asarray(x) for x in self.schedule)
+            at = np.nonzero(first)
+            block[of[at]], lane[of[at]] = at
+        return site, day, block[site] * self.shape[1] + day, lane[site]
 
 
 def take_sites(tree, sites):
@@ -149,10 +146,10 @@ def take_sites(tree, sites):
     return replace(taken, n_site=len(sites), shape=(*tree.shape[:2], len(sites))) if isinstance(tree, Inputs) else taken
 
 
-def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed: bool = True) -> Inputs:
+def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed: bool = True, spinup: bool = True) -> Inputs:
     """Pack a forcing Dataset (names and units of the specification, dims site and time, NaN outside the records).
 
-    With `packed=False` each site has a lane of its own, as long as the longest record.
+    With `packed=False` each site has a lane of its own, as long as the longest record; with `spinup=False` the forcing of a spin-up is left out.
 
     Raises `ValueError` as `records` does, for texture outside the pedotransfer function, and for an unknown plant form.
     """
@@ -160,41 +157,60 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     sites = [str(s) for s in forcing.site.values]
     attributes = _attributes(forcing, sites)
     data = {name: forcing[name].transpose("site", "time").values for name in FORCING if name in forcing}
-    data["disturbance"] = _disturbance(data.get("disturbance"), start, length, sites, next(iter(data.values())).shape)
-    disturbed = bool((data["disturbance"] > 0).any())
+    disturbed = _disturbed(data.get("disturbance"), start, length, sites)
+    if not disturbed:
+        data.pop("disturbance", None)
 
     n_blocks = -(-length // block)
-    lanes = pack(n_blocks) if packed and len(set(n_blocks)) > 1 else [[s] for s in range(len(sites))]
-    shape = (int(n_blocks.max()), block, len(lanes))
-    site_of, first = np.full((shape[0], shape[2]), len(sites), np.int32), np.zeros((shape[0], shape[2]), bool)
-    valid = np.zeros(shape, bool)
-    arrays = {name: np.empty(shape, dtype) for name in FORCING if name != "disturbance" or disturbed}
-    for lane, members in enumerate(lanes):
-        at = 0
-        for s in members:
-            n, days = int(n_blocks[s]), slice(start[s], start[s] + length[s])
-            site_of[at:at + n, lane], first[at, lane] = s, True
-            valid[at:at + n, :, lane] = (np.arange(n * block) < length[s]).reshape(n, block)
-            for name, array in arrays.items():
-                array[at:at + n, :, lane] = np.pad(data[name][s, days], (0, n * block - length[s]), mode="edge").reshape(n, block)
-            at += n
-        for array in arrays.values():  # an unused end of a lane repeats its last day: finite, and dropped
-            array[at:, :, lane] = array[at - 1, -1, lane]
-    whole = bool((length == (n_blocks if packed else n_blocks.max()) * block).all())
-    simple = [m[0] for m in lanes] == list(range(len(sites))) and len(lanes) == len(sites)  # the end of a lane is not valid: nothing happens there
+    longest = int(n_blocks.max())
+    lanes = pack(n_blocks) if packed and len(set(n_blocks)) > 1 else None
+    simple = lanes is None or lanes == [[s] for s in range(len(sites))]
+    if simple:  # the end of a lane is not valid: nothing happens there
+        owner, begin = np.arange(len(sites))[None], np.zeros((1, 1), int)
+    else:
+        owner, begin = np.empty((2, longest, len(lanes)), int)
+        site_of, first = np.full(owner.shape, len(sites), np.int32), np.zeros(owner.shape, bool)
+        for lane, members in enumerate(lanes):
+            at = 0
+            for s in members:
+                site_of[at:at + n_blocks[s], lane], first[at, lane] = s, True
+                owner[at:, lane], begin[at:, lane] = s, at
+                at += n_blocks[s]
+    day = ((np.arange(longest)[:, None] - begin) * block)[:, None] + np.arange(block)[:, None]  # of the record, (block, day, lane)
+    day, lane_length, lane_start = np.broadcast_arrays(day, length[owner][:, None], start[owner][:, None])
+    valid = day < lane_length
+    where = lane_start + np.minimum(day, lane_length - 1)  # an unused end of a lane repeats its last day: finite, and dropped
+    arrays = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
+    whole = bool((length == (n_blocks if packed else longest) * block).all())
     season = first_year = None
-    if (length >= YEAR).all():
-        kept = [name for name in arrays if name != "disturbance"]
-        first_year = {n: np.stack([data[n][s, start[s]:start[s] + YEAR] for s in range(len(sites))], 1).astype(dtype) for n in kept}
-        season = {n: np.stack([_season(data[n][s, start[s]:start[s] + length[s]]) for s in range(len(sites))], 1).astype(dtype) for n in kept}
+    if spinup and (length >= YEAR).all():
+        daily = {name: values for name, values in data.items() if name != "disturbance"}
+        site, year = np.arange(len(sites)), start + np.arange(YEAR)[:, None]
+        first_year = {name: _gather(values, year, site, dtype) for name, values in daily.items()}
+        season = {name: _season(values, start, length).astype(dtype) for name, values in daily.items()}
     attributes = {name: jax.tree.map(lambda x: np.asarray(x, dtype), values) for name, values in attributes.items()}
     return Inputs(arrays, None if whole else valid, None if simple else (site_of, first), attributes, season, first_year, disturbed,
-                  len(sites), shape)
+                  len(sites), where.shape)
+
+
+def _gather(values: np.ndarray, time: np.ndarray, site: np.ndarray, dtype) -> np.ndarray:
+    """`values` (site, time) at positions in time (..., lane) of sites that broadcast to them."""
+    if site.size == len(values) and (time == time[..., :1]).all():  # lanes are sites, all on the same day
+        rows = time[..., 0].ravel()
+        steady = (np.diff(rows) == 1).all()
+        return np.ascontiguousarray(values.T[rows[0]:rows[-1] + 1] if steady else values.T[rows], dtype).reshape(time.shape)
+    return values[site, time].astype(dtype)
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7f779672
-def _season(record: np.ndarray) -> np.ndarray:
-    n = -(-len(record) // YEAR)
-    return np.nanmean(np.pad(record.astype(float), (0, n * YEAR - len(record)), constant_values=np.nan).reshape(n, YEAR), axis=0)
+def _season(values: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Mean of each day of the year, (day, site), of values (site, time)."""
+    total, count, site = np.zeros((YEAR, len(values))), np.zeros((YEAR, len(values))), np.arange(len(values))
+    for first in range(0, int(length.max()), YEAR):
+        day = first + np.arange(YEAR)[:, None]
+        inside = day < length
+        total += np.where(inside, _gather(values, start + np.minimum(day, length - 1), site, float), 0)
+        count += inside
+    return total / count
 
 
 def _attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
@@ -207,23 +223,24 @@ def _attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
         if bad.any():
             i = np.argwhere(bad)[0]
             raise ValueError(f"site {sites[i[0]]}: {name} is {values[tuple(i)]}; it must lie between 0 and 1")
-    for site, form in zip(sites, forcing.plant_form.values, strict=True):
-        if str(form) not in VEGETATION_RATES:
-            raise ValueError(f"site {site}: plant form {str(form)!r} is none of {', '.join(VEGETATION_RATES)}")
+    forms, form = np.unique(forcing.plant_form.values.astype(str), return_inverse=True)
+    if unknown := [f for f in forms if f not in VEGETATION_RATES]:
+        i = int(np.argmax(np.isin(forms[form], unknown)))
+        raise ValueError(f"site {sites[i]}: plant form {str(forms[form[i]])!r} is none of {', '.join(VEGETATION_RATES)}")
     texture = {name: forcing[name].transpose("site", ...).values for name in ("sand", "clay")}
     check_texture(texture["sand"], texture["clay"], sites)
-    rates = np.array([VEGETATION_RATES[str(form)] for form in forcing.plant_form.values])
+    rates = np.array([VEGETATION_RATES[f] for f in forms])[form]
     layered = {name: tuple(v.T) if v.ndim == 2 else v for name, v in texture.items()}
     fractions = {name: forcing[name].values for name in ("tree_fraction", "vegetation_fraction")}
     return {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
 
 
-def _disturbance(values, start, length, sites, shape) -> np.ndarray:
+def _disturbed(values, start, length, sites) -> bool:
+    """Whether any vegetation is killed. Raises `ValueError` for a fraction outside 0 to 1."""
     if values is None:
-        return np.zeros(shape)
-    values = values.copy()
-    for s, site in enumerate(sites):
-        record = values[s, start[s]:start[s] + length[s]]
-        if not ((record >= 0) & (record <= 1)).all():
-            raise ValueError(f"site {site}: disturbance must lie between 0 and 1 on every day of the record")
-    return values
+        return False
+    day = np.arange(values.shape[1])
+    inside = (day >= start[:, None]) & (day < (start + length)[:, None])
+    if (bad := inside & ~((values >= 0) & (values <= 1))).any():
+        raise ValueError(f"site {sites[np.argwhere(bad)[0, 0]]}: disturbance must lie between 0 and 1 on every day of the record")
+    return bool((values[inside] > 0).any())

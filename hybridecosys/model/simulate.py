@@ -133,7 +133,7 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
     values = complete_parameters(model, parameters, sites)
     check_co2_response(values, forcing)
     with jax.enable_x64(dtype == "float64"):
-        inputs = make_inputs(forcing, np.dtype(dtype))
+        inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None)
         if spinup != "none" and state is None and (length < 365).any():
             raise ValueError(f"site {sites[int(length.argmin())]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
         begin = None if state is None else read_state(state, sites, dtype)
@@ -155,14 +155,13 @@ def _output_names(model: Model, outputs) -> tuple[str, ...]:
 def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
     units = {**OUTPUTS, **{n: ("mm", f"{n} water") for n in WATER_POOLS}, **{n: ("gC m-2", f"{n} carbon") for n in CARBON_POOLS}}
     sites, time = forcing.site.values, forcing.indexes["time"]
-    variables = {}
+    day, variables = np.arange(len(time)), {}
+    inside = (day >= start[:, None]) & (day < (start + length)[:, None])
     for name, lanes in out.items():
         values = inputs.unpack(lanes, start, length, len(time))
-        for i, site in enumerate(sites):
-            record = values[i, start[i]:start[i] + length[i]]
-            if not np.isfinite(record).all():
-                day = time[start[i] + int(np.argmin(np.isfinite(record)))]
-                raise FloatingPointError(f"site {site}: {name} is not finite on {day:%Y-%m-%d}; look at the parameters and the forcing of this site")
+        if (bad := inside & ~np.isfinite(values)).any():
+            i, t = np.argwhere(bad)[0]
+            raise FloatingPointError(f"site {sites[i]}: {name} is not finite on {time[t]:%Y-%m-%d}; look at the parameters and the forcing of this site")
         unit, meaning = units.get(name, ("", ""))
         variables[name] = (("site", "time"), values, {"units": unit, "long_name": meaning})
     kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
