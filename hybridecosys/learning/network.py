@@ -62,7 +62,7 @@ class ParameterNetwork(nnx.Module):
 
     def __init__(self, n_features: int, table: dict[str, Parameter], options: NetworkOptions = NetworkOptions(),
                  start: Mapping[str, float] | None = None, *, rngs: nnx.Rngs):
-        self.names, self.options = tuple(table), options
+        self.names, self.options, self.n_features = tuple(table), options, n_features
         self.lower = tuple(p.lower for p in table.values())
         self.upper = tuple(p.upper for p in table.values())
         values = np.array([(start or {}).get(n, p.default) for n, p in table.items()])
