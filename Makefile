@@ -11,6 +11,8 @@ BIN := .venv/bin
 # compiled JAX programs are kept between processes and runs
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
+# bytecode is written, even where the environment says not to: an import of JAX takes 1 s with it and 10 s without
+export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
 
 .PHONY: help run test notebooks unit lint export readme docs clean
