@@ -156,6 +156,19 @@ def test_early_stopping_keeps_the_best_epoch(cube):
     assert len(valid) < 30 and valid.idxmin() == valid.index[-1] - 2
 
 
+def test_last_weights_can_be_kept(cube):
+    """A rate so high that the best epoch is not the last: kept are the weights of the last, which validation would not have chosen."""
+    options = dict(learning_rate=0.3)
+    best, last = fit(hybrid(), cube, 6, **options), fit(hybrid(), cube, 6, keep="last", **options)
+    np.testing.assert_array_equal(best.losses.loss, last.losses.loss)
+    valid = best.losses[(best.losses.split == "valid") & (best.losses.target == "total")].set_index("epoch").loss
+    assert same(best, last) == (valid.idxmin() == 6) and same(best, fit(hybrid(), cube, int(valid.idxmin()), keep="last", **options))
+    with pytest.raises(ValueError, match="keep must be"):
+        TrainingOptions(keep="first")
+    with pytest.raises(ValueError, match="patience"):
+        TrainingOptions(keep="last", patience=3)
+
+
 def test_records_cut_to_years_are_drawn_anew(cube):
     h = fit(hybrid(), cube, 2, max_years=1)
     assert np.isfinite(h.losses.loss).all()

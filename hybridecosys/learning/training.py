@@ -44,7 +44,9 @@ class TrainingOptions:
     finite, or "drop" them for the step and count them. noise: standard deviation of noise on the scaled features. bounded: biomass counts in the cost
     with its bounded error (see `total_cost`). explode: a site whose gradient, in units of the parameters' ranges, is longer than this is left out for the
     step and counted (its water oscillates, see the time loop). average: validate and keep a running mean of the weights, which forgets a share
-    1 - average of itself with each step, more at first (0: the weights themselves).
+    1 - average of itself with each step, more at first (0: the weights themselves). keep: "best", the weights of the epoch with the lowest validation cost, or
+    "last", those at the end: a dozen validation sites are too few to tell a good epoch from a lucky one, and then a length of training that was
+    found by cross-validation, a decaying rate and weight decay are the better guard.
     """
 
     batch_size: int = 32
@@ -61,11 +63,16 @@ class TrainingOptions:
     bounded: bool = True
     explode: float = 1e4
     average: float = 0.0
+    keep: str = "best"
     seed: int = 0
 
     def __post_init__(self):
         if self.nonfinite not in ("stop", "drop"):
             raise ValueError(f"nonfinite must be 'stop' or 'drop', not {self.nonfinite!r}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep must be 'best' or 'last', not {self.keep!r}")
+        if self.keep == "last" and self.patience:
+            raise ValueError("patience stops at the best epoch: it needs keep='best'")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must lie in [0, 1), not {self.average}")
         if self.batch_size < 1 or self.learning_rate <= 0 or self.clip <= 0:
@@ -374,7 +381,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     """Train the networks of all members, in place, to their best weights; returns the losses (member, epoch, split, target, loss).
 
     `loss` is the mean over sites of a target's cost, and of the weighted sum for the target "total". The best weights are those with the lowest
-    validation cost (training cost where there are no validation sites). Raises `NonFiniteGradient` as the options say.
+    validation cost (training cost where there are no validation sites), or the last (`keep`). Raises `NonFiniteGradient` as the options say.
     """
     members = batches.members
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
@@ -437,7 +444,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     losses = new if state.losses.empty else pd.concat([state.losses, new], ignore_index=True)
     total = new[(new.split == ("train" if valid is None else "valid")) & (new.target == "total")].set_index("member").loss
     cost = total.reindex(range(len(members))).to_numpy()
-    better = (cost < state.best_cost) & state.waiting(options)
+    better = (cost < state.best_cost) & state.waiting(options) if options.keep == "best" else np.ones(len(members), bool)
     best = jax.tree.map(lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
     return Progress(epoch, weights, mean, opt_state, best, np.where(better, epoch, state.best_epoch), np.where(better, cost, state.best_cost), losses)
 
