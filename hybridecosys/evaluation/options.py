@@ -137,6 +137,8 @@ class TrainOptions(CubeOptions):
     """Validate and keep a running mean of the weights that forgets 1 - average with each step; 0: the weights themselves."""
     bounded: bool = True
     """Let biomass count in the cost with a bounded error."""
+    keep: Literal["best", "last"] = "last"
+    """Weights to keep: those at the end, or those of the epoch with the lowest cost at the validation sites (few sites choose by luck)."""
 
     def __post_init__(self):
         super().__post_init__()
