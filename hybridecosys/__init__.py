@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .data.observations import observations
     from .evaluation.experiment import run_experiment
     from .evaluation.metrics import evaluate
+    from .evaluation.report import write_report
     from .learning.hybrid import HybridModel
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
@@ -35,6 +36,7 @@ _HOME = {
     "HybridModel": "learning.hybrid",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
+    "write_report": "evaluation.report",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "run_experiment",
     "simulate",
     "synthetic_cube",
+    "write_report",
     "wroasted",
 ]
 

@@ -1,4 +1,4 @@
-"""Evaluation: metrics against formulas written out by hand, gaps, scales, bad input, figures, and the summary of a run."""
+"""Evaluation: metrics against formulas written out by hand, gaps, scales, bad input, figures, and the report of a run."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from hybridecosys.data.observations import TARGETS
 from hybridecosys.evaluation import figures
 from hybridecosys.evaluation import metrics as hm
 from hybridecosys.evaluation import summary as hs
+from hybridecosys.evaluation.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +342,7 @@ def test_sites_below_the_axis_are_counted():
     assert not ax.texts and ax.get_ylim()[0] < -50
 
 
-# ---- summary ----------------------------------------------------------------------------------------------------
+# ---- report -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -360,7 +361,7 @@ def run_dir(tmp_path, pair, scores):
     rows = [(e, s, "gpp", 1 / e) for e in (1, 2, 3) for s in ("train", "valid")]
     pd.DataFrame(rows, columns=["epoch", "split", "target", "loss"]).to_csv(tmp_path / "losses.csv", index=False)
     hm.seasons({"hybrid": run}, obs, targets="gpp").to_csv(tmp_path / "seasons.csv", index=False)
-    config = {"seed": 7, "note": "<script>alert(1)</script>", "train": {"epochs": 3, "features": ["igbp"]}}
+    config = {"seed": 7, "note": "<script>alert(1)</script>", "train": {"epochs": 3}, "targets": ["gpp", "nee", "reco", "transpiration", "fapar", "agb"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
 
@@ -376,34 +377,55 @@ def test_score_table_is_of_held_out_sites(run_dir):
         hs.score_table(pd.read_csv(run_dir / "scores.csv"), metric="r2")
 
 
-def test_summary_round_trip(run_dir):
-    page = hs.write_summary(run_dir, title="A & B")
-    text, markdown = page.read_text(), (run_dir / "summary.md").read_text()
-    assert page == run_dir / "summary.html" and "<title>A &amp; B</title>" in text
-    assert not re.search(r'(src|href)\s*=\s*"(?!data:image/png;base64,)|@import|url\(', text)
+def test_report_is_one_page_of_its_own(run_dir):
+    page = write_report(run_dir, title="A & B")
+    text, markdown = page.read_text(), (run_dir / "report.md").read_text()
+    assert page == run_dir / "report.html" and "<title>A &amp; B</title>" in text
+    assert not re.search(r'(src|href)\s*=\s*"(?!data:image/png;base64,|#part)|@import|url\(', text)
     assert "<script" not in text and "&lt;script&gt;" in text
-    pictures = {p.name for p in (run_dir / "figures").iterdir()}
-    assert pictures >= {
-        "score_distributions.png",
-        "map_gpp.png",
-        "seasons_gpp.png",
-        "training_curves.png",
-        "parameters_by_type.png",
-    }
+    pictures = {p.name for p in (run_dir / "report").iterdir()}
+    assert pictures == {"score_distributions.png", "map.png", "seasons_gpp.png", "training_curves.png", "parameters_by_type_1.png"}
     assert text.count("data:image/png") == len(pictures)
-    links = re.findall(r"\]\((.+?)\)", markdown)
-    assert {f"figures/{p}" for p in pictures} == set(links)
+    assert {f"report/{p}" for p in pictures} == set(re.findall(r"\]\((.+?)\)", markdown))
+    assert re.findall(r"Figure (\d+)\.", re.sub(r'alt="[^"]*"', "", text)) == [str(i + 1) for i in range(len(pictures))]
     cell = hs.score_table(pd.read_csv(run_dir / "scores.csv")).loc["hybrid", "gpp"]
     assert cell in text and cell in markdown
     assert "train.epochs" in markdown and "17 %" in markdown  # one of six sites at a bound
+    assert "Not trained on, and so a test of the equations alone: ET." in markdown
     assert "true_parameters.nc" in markdown.splitlines()[-1]  # what was absent
-    assert hs.write_summary(run_dir, title="A & B").read_text() == text
+    assert write_report(run_dir, title="A & B").read_text() == text
 
 
-def test_other_figures_are_embedded_too(run_dir):
+def test_report_of_a_part_says_what_is_left_out(run_dir):
+    for name in ("scores.csv", "seasons.csv", "parameters.nc"):
+        (run_dir / name).unlink()
     (run_dir / "figures").mkdir()
     figures.Picture(figsize=(1, 1)).savefig(run_dir / "figures" / "something_else.png")
-    assert "something_else.png" in hs.write_summary(run_dir).with_name("summary.md").read_text()
+    text = write_report(run_dir, run_dir / "pages" / "part.html").read_text()
+    assert [p.name for p in (run_dir / "report").iterdir()] == ["training_curves.png"]
+    assert text.count("<img") == 2 and "Something else." in text
+    for line in ("scores (no scores.csv)", "mean seasonal cycles (no seasons.csv)", "parameters (no parameters.nc)"):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "culprit"),
+    [
+        ("scores.csv", "", "scores.csv"),
+        ("scores.csv", "site,target\nA,gpp\n", "scores.csv: it has no column scale"),
+        ("scores.csv", "site,target,scale,nse\nA,gpp,daily,high\n", "scores.csv: nse is not a number but 'high'"),
+        ("sites.csv", "site,igbp\nXX-000,ENF\n", "sites.csv: the attributes lack sites"),
+        ("losses.csv", "epoch,split,loss\n1,train,2\n", "losses.csv: it has no column target"),
+        ("distance.csv", "site,distance,nearest\nXX-000,far,XX-001\n", "distance.csv: distance is not a number but 'far'"),
+        ("parameters.nc", "CDF", "parameters.nc"),
+        ("config.json", "{", "config.json"),
+    ],
+)
+def test_report_names_a_broken_file(run_dir, file, content, culprit):
+    (run_dir / file).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(culprit)):
+        write_report(run_dir)
+    assert not (run_dir / "report.html").exists()
 
 
 def test_bounds_survive_the_file(run_dir):
@@ -411,15 +433,12 @@ def test_bounds_survive_the_file(run_dir):
     assert table.loc["gpp_vpd.kappa"].tolist() == [0.0, 1.0, 0.5, "kPa-1"]
 
 
-def test_summary_needs_a_run(tmp_path, run_dir):
+def test_report_needs_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        hs.write_summary(tmp_path / "nowhere")
+        write_report(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="neither scores.csv nor losses.csv"):
-        hs.write_summary(tmp_path / "empty")
-    (run_dir / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json"):
-        hs.write_summary(run_dir)
+        write_report(tmp_path / "empty")
 
 
 # ---- real cube --------------------------------------------------------------------------------------------------

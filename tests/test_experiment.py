@@ -11,7 +11,7 @@ from hybridecosys import HybridModel, prepare_forcing, simulate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
 
-FILES = ["options.json", "config.json", "sites.csv", "losses.csv", "parameters.nc", "scores.csv", "seasons.csv", "summary.html", "summary.md", "log.txt"]
+FILES = ["options.json", "config.json", "sites.csv", "losses.csv", "parameters.nc", "scores.csv", "seasons.csv", "report.html", "report.md", "log.txt"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_simulate_and_evaluate_with_what_was_learned(trained, cube, tmp_path, ca
     np.testing.assert_allclose(result.gpp, expected.gpp, rtol=1e-6)
     for name, source in (("file", run), ("directory", trained)):
         assert main(["evaluate", *common, "--run", str(source), "--out", str(tmp_path / name), "--targets", "gpp", "nee"]) == 0
-        assert (tmp_path / name / "summary.html").is_file()
+        assert (tmp_path / name / "report.html").is_file()
     of_file, of_run = (pd.read_csv(tmp_path / name / "scores.csv").drop(columns="method") for name in ("file", "directory"))
     pd.testing.assert_frame_equal(of_file, of_run, rtol=1e-5)
     assert set(of_file.target) == {"gpp", "nee"}

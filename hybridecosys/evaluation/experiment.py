@@ -25,7 +25,8 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .metrics import evaluate, seasons, site_table
 from .options import CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, to_json
-from .summary import describe_parameters, held_out, score_table, write_summary
+from .report import write_report
+from .summary import describe_parameters, held_out, score_table
 from ..learning.hybrid import HybridModel
 from ..learning.network import NetworkOptions
 from ..learning.training import TrainingOptions
@@ -231,7 +232,7 @@ def run_experiment(options: TrainOptions) -> dict:
             describe_parameters(truth, hybrid.model.parameters).to_netcdf(run_dir / "true_parameters.nc")
         scores = save_evaluation(run_dir, runs, seen, site_table(cube, split))
         log.info("done in %.0f s", time.perf_counter() - began)
-    write_summary(run_dir)
+    write_report(run_dir)
     return {"run_dir": run_dir, "hybrid": hybrid, "parameters": parameters, "runs": runs, "split": split, "scores": scores,
             "table": score_table(scores)}
 
@@ -240,7 +241,7 @@ def train_report(options: TrainOptions) -> str:
     "`run_experiment`, told in a few lines: the table of scores and where the rest is."
     result = run_experiment(options)
     where = held_out(result["scores"])[0].site.nunique()
-    return f"\nDaily NSE, median (quartiles) over {where} held-out sites\n\n{result['table'].to_string()}\n\nsummary: {result['run_dir'] / 'summary.html'}"
+    return f"\nDaily NSE, median (quartiles) over {where} held-out sites\n\n{result['table'].to_string()}\n\nreport: {result['run_dir'] / 'report.html'}"
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #391bc22c
 def simulate_cube(options: SimulateOptions) -> str:
@@ -276,5 +277,5 @@ def evaluate_run(options: EvaluateOptions) -> str:
     seen = observations(cube, options.targets or None)
     start_run(out, options)
     scores = save_evaluation(out, {method: run}, seen, site_table(cube, dict.fromkeys(cube.site.values.astype(str), "all")))
-    write_summary(out)
-    return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nsummary: {out / 'summary.html'}"
+    write_report(out)
+    return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nreport: {out / 'report.html'}"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'DASHES', 'MARKERS', 'LABELS', 'METRIC_LABELS', 'Picture', 'unit_label', 'seasonal_cycles',
            'score_distributions', 'score_map', 'parameters_by_type', 'parameter_scatter', 'training_curves',
-           'daily_series']
+           'parameter_spread', 'coverage_of_intervals', 'skill_by_distance', 'daily_series']
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #ee6af0a7
 import re
@@ -31,7 +31,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LABELS = {
     "gpp": "GPP",
     "nee": "NEE",
-    "reco": "Ecosystem respiration",
+    "reco": "RECO",
     "evapotranspiration": "ET",
     "transpiration": "Transpiration",
     "ndvi": "NDVI",
@@ -107,6 +107,14 @@ def _panels(n: int, columns: int, width: float, height: float, **kwargs) -> tupl
         ax.set_axis_off()
     return figure, axes[:n]
 
+
+def _legend(figure: Figure, handles: Sequence, labels: Sequence[str], loc: str = "outside lower center", **kwargs) -> None:
+    "One legend for all panels, in as many columns as fit the width of the figure."
+    needed = [0.55 + 0.07 * len(str(label)) for label in labels]
+    width = figure.get_figwidth()
+    columns = len(labels) if sum(needed) <= width else max(1, int(width // max(needed)))
+    figure.legend(handles, labels, loc=loc, ncols=columns, **kwargs)
+
 # %% ../../nbs/05_evaluation/02_figures.ipynb #12980204
 @_styled
 def seasonal_cycles(
@@ -131,7 +139,7 @@ def seasonal_cycles(
         ax.set_xticks([1, 91, 182, 274], ["Jan", "Apr", "Jul", "Oct"])
         ax.tick_params(labelbottom=True)
     figure.supylabel(_label(target), fontsize=8)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(methods) + 2, 5))
+    _legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 
@@ -185,7 +193,7 @@ def score_distributions(
         for i, m in enumerate(methods)
     ]
     if len(methods) > 1:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(methods), 6))
+        _legend(figure, handles, methods)
     return figure
 
 
@@ -265,86 +273,90 @@ def _coastline() -> pd.DataFrame:
 def score_map(
     scores: pd.DataFrame,
     sites: pd.DataFrame | xr.Dataset,
-    target: str,
+    target: str | Sequence[str],
     metric: str = "nse",
     scale: str = "daily",
     method: str | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Sites on the map, coloured by a metric of one target; sites without a defined score are open circles.
+    """Sites on the map, coloured by a metric, a panel per target; sites without a defined score are open circles.
 
-    sites: a cube, or a table as `site_table` makes it. method: needed where scores hold several. limits: ends of the
-    colour scale, by default 0..1 for skills (lower ones take the lowest colour), else the whole range (around 0
-    for bias)."""
+    sites: a cube, or a table as `site_table` makes it. target: one, or several that share the colours. method: needed
+    where scores hold several. limits: ends of the colour scale, by default 0..1 for skills (lower ones take the lowest
+    colour), else the whole range (around 0 for bias)."""
     sites = site_table(sites) if isinstance(sites, xr.Dataset) else sites
+    targets = [target] if isinstance(target, str) else list(target)
     lacking = {"site", "latitude", "longitude"} - set(sites)
     if lacking:
         raise ValueError(f"the table of sites has no column {', '.join(sorted(lacking))}")
     if method is not None and "method" in scores:
         scores = scores[scores.method == method]
-    table = _scores_of(scores, metric, scale, [target])
-    if table.method.nunique() > 1:
-        raise ValueError(f"say which method to draw: {', '.join(dict.fromkeys(table.method))}")
-    unknown = sorted(set(table.site) - set(sites.site))
+    known = _scores_of(scores, metric, scale, targets)
+    if known.method.nunique() > 1:
+        raise ValueError(f"say which method to draw: {', '.join(dict.fromkeys(known.method))}")
+    unknown = sorted(set(known.site) - set(sites.site))
     if unknown:
         raise ValueError(f"no place is known for sites {', '.join(unknown[:10])}")
-    table = scores[(scores.target == target) & (scores.scale == scale)].merge(
+    table = scores[scores.target.isin(targets) & (scores.scale == scale)].merge(
         sites[["site", "latitude", "longitude"]], on="site"
     )
-    known = table[metric].notna()
+    if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:
+        raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one target at a time")
     if limits is None:
         spread = np.abs(table[metric]).max()
         limits = {"bias": (-spread, spread), "rmse": (0, spread), "nmae1r": (0, spread)}.get(metric, (0.0, 1.0))
-    figure = Picture(figsize=(6.5, 3.2), layout="constrained")
-    ax = figure.subplots()
-    for _, ring in _coastline().groupby("ring"):
-        ax.fill(ring.longitude, ring.latitude, facecolor="0.93", edgecolor="0.6", lw=0.4, zorder=0)
-    ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
-    shown = table[known].sort_values(
-        metric, ascending=metric in ("rmse", "nmae1r"), key=np.abs if metric == "bias" else None
-    )[::-1]
-    points = ax.scatter(
-        shown.longitude,
-        shown.latitude,
-        c=shown[metric],
-        s=20,
-        vmin=limits[0],
-        vmax=limits[1],
-        edgecolor="k",
-        lw=0.4,
-        cmap="RdBu_r" if metric == "bias" else "viridis",
-        zorder=3,
-    )
-    under, over = (shown[metric] < limits[0]).any(), (shown[metric] > limits[1]).any()
+    columns = min(len(targets), 2)
+    rows, width = -(-len(targets) // columns), 6.5 if len(targets) == 1 else 4.1
+    (west, east), (south, north) = _map_limits(table)
+    figure = Picture(figsize=(columns * width, rows * (0.87 * width * (north - south) / (east - west) + 0.45)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    coast = _coastline()
+    for ax, name in zip(axes, targets):
+        points = _map_panel(ax, coast, table[table.target == name], metric, limits, len(targets) > 1)
+        ax.set(xlim=(west, east), ylim=(south, north), aspect="equal")
+    for ax in axes[len(targets):]:
+        ax.set_axis_off()
+    if method is not None and len(targets) == 1:
+        axes[0].set_title(f"{method}: {axes[0].get_title(loc='left')}", loc="left")
+    values = table[metric].dropna()
+    under, over = (values < limits[0]).any(), (values > limits[1]).any()
     unit = table.unit.iloc[0] if metric in ("rmse", "bias") and "unit" in table else "1"
-    name = f"{METRIC_LABELS[metric]} of {LABELS.get(target, target)} ({scale})"
+    name = f"{METRIC_LABELS[metric]}{f' of {LABELS.get(targets[0], targets[0])}' if len(targets) == 1 else ''} ({scale})"
     figure.colorbar(
         points,
-        ax=ax,
+        ax=list(axes),
         shrink=0.8,
         pad=0.01,
         label=f"{name}{', ' + unit_label(unit) if unit != '1' else ''}",
         extend={(True, True): "both", (True, False): "min", (False, True): "max"}.get((under, over), "neither"),
     )
-    _map_axes(ax, table)
-    ax.set_title(
-        f"{'' if method is None else method + ': '}{int(known.sum())} sites"
-        + (f", {int((~known).sum())} without a score" if (~known).any() else ""),
-        loc="left",
-    )
     return figure
 
 
-def _map_axes(ax: Axes, places: pd.DataFrame) -> None:
-    "Limits around the places, degrees on the ticks, a graticule."
-    lon, lat = places.longitude, places.latitude
-    west, east = max(lon.min() - 15, -180), min(lon.max() + 15, 180)
-    south, north = max(lat.min() - 12, -90), min(lat.max() + 12, 85)
-    ax.set(xlim=(west, east), ylim=(south, north), aspect="equal")
+def _map_panel(ax: Axes, coast: pd.DataFrame, table: pd.DataFrame, metric: str, limits: tuple[float, float], named: bool):
+    "Land, sites and a title with their number; the sites with the lowest score lie on top."
+    for _, ring in coast.groupby("ring"):
+        ax.fill(ring.longitude, ring.latitude, facecolor="0.93", edgecolor="0.6", lw=0.4, zorder=0)
+    known = table[metric].notna()
+    ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
+    lower_is_better = metric in ("rmse", "nmae1r", "bias")
+    shown = table[known].sort_values(metric, ascending=lower_is_better, key=np.abs if metric == "bias" else None)
+    colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
+    points = ax.scatter(shown.longitude, shown.latitude, c=shown[metric], s=18, edgecolor="k", lw=0.4, zorder=3, **colours)
     for axis, letters in ((ax.xaxis, "EW"), (ax.yaxis, "NS")):
-        axis.set_major_locator(mpl.ticker.MaxNLocator(7, steps=[1, 2, 3, 6, 10]))
+        axis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
         axis.set_major_formatter(lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}")
     ax.grid(lw=0.3, color="0.8")
+    without = f", {int((~known).sum())} without a score" if (~known).any() else ""
+    name = f"{LABELS.get(table.target.iloc[0], table.target.iloc[0])}: " if named else ""
+    ax.set_title(f"{name}{int(known.sum())} sites{without}", loc="left")
+    return points
+
+
+def _map_limits(places: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+    "Longitudes and latitudes that hold the places, with room around them."
+    lon, lat = places.longitude, places.latitude
+    return (max(lon.min() - 12, -180), min(lon.max() + 12, 180)), (max(lat.min() - 10, -90), min(lat.max() + 10, 85))
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #9942402b
 @_styled
@@ -389,7 +401,7 @@ def parameters_by_type(
         mpl.lines.Line2D([], [], color=COLOURS[1], ls="--", lw=0.8, label="default"),
         mpl.lines.Line2D([], [], color="k", ls=":", lw=0.8, label="bounds"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    _legend(figure, handles, [h.get_label() for h in handles])
     return figure
 
 
@@ -459,45 +471,136 @@ def parameter_scatter(
     return figure
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #3786433f
+_COUNTS = ("dropped_sites", "exploded_sites")
+
+
 @_styled
 def training_curves(losses: pd.DataFrame) -> Figure:
-    """Loss per epoch and split, one panel per target; the epoch of the lowest validation loss is marked.
+    """Cost per epoch and split, one panel per target; the epoch of the lowest validation cost is marked.
 
-    losses: columns epoch, split, target, loss, as in `losses.csv` of a run directory. The cost has no
-    unit: 1 - NNSE of a flux, NMAE1R of biomass."""
+    losses: columns epoch, split, target, loss, as in `losses.csv` of a run directory, and fold or member where there are
+    several trainings: these are thin lines, their mean a thick one. The cost has no unit: 1 - NNSE of a flux, NMAE1R of
+    biomass. Counts of sites left out of a step are not costs and are not drawn."""
     lacking = {"epoch", "split", "target", "loss"} - set(losses)
     if lacking or losses.empty:
         raise ValueError(
             "losses need the columns epoch, split, target and loss, and rows; missing: "
             + (", ".join(sorted(lacking)) or "rows")
         )
-    targets, splits = list(dict.fromkeys(losses.target)), list(dict.fromkeys(losses.split))
-    held_out = losses[losses.split.isin(["valid", "validation"])]
+    losses = losses[~losses.target.isin(_COUNTS)]
+    order = ["total", *TARGETS.index]
+    targets = sorted(losses.target.unique(), key=lambda t: order.index(t) if t in order else len(order))
+    splits, repeats = list(dict.fromkeys(losses.split)), [c for c in ("fold", "member") if c in losses]
+    checked = losses[losses.split.isin(["valid", "validation"])]
     best = None
-    if held_out.loss.notna().any():
-        total = held_out[held_out.target == "total"] if "total" in targets else held_out
+    if checked.loss.notna().any() and not repeats:
+        total = checked[checked.target == "total"] if "total" in targets else checked
         best = total.groupby("epoch").loss.sum(min_count=1).idxmin()
     figure, axes = _panels(len(targets), 4, 1.9, 1.7)
     for ax, target in zip(axes, targets):
         for i, split in enumerate(splits):
-            line = losses[(losses.target == target) & (losses.split == split)].sort_values("epoch")
-            ax.plot(
-                line.epoch,
-                line.loss,
-                color=COLOURS[i % 7],
-                ls=DASHES[i % 7],
-                label=split,
-                marker=MARKERS[i % 7] if line.epoch.nunique() < 20 else None,
-                ms=2.5,
-            )
+            line = losses[(losses.target == target) & (losses.split == split)]
+            for _, one in line.groupby(repeats) if repeats else ():
+                ax.plot(one.epoch, one.loss, color=COLOURS[i % 7], lw=0.4, alpha=0.5)
+            mean = line.groupby("epoch").loss.mean()
+            few = MARKERS[i % 7] if len(mean) < 20 else None
+            ax.plot(mean.index, mean, color=COLOURS[i % 7], ls=DASHES[i % 7], label=split, marker=few, ms=2.5)
         if best is not None:
-            ax.axvline(best, color="0.5", lw=0.8, ls=":", label="lowest validation loss")
+            ax.axvline(best, color="0.5", lw=0.8, ls=":", label="lowest validation cost")
         ax.set_title("All targets" if target == "total" else LABELS.get(target, target), loc="left")
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
         ax.grid(axis="y", lw=0.3, color="0.85")
     figure.supxlabel("Epoch", fontsize=8)
-    figure.supylabel("Cost", fontsize=8)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(splits) + 1)
+    figure.supylabel("Cost (no unit)", fontsize=8)
+    _legend(figure, *axes[0].get_legend_handles_labels(), loc="outside upper center")
+    return figure
+
+# %% ../../nbs/05_evaluation/02_figures.ipynb #5c1f7a07
+@_styled
+def parameter_spread(spread: pd.DataFrame) -> Figure:
+    """Standard deviation of each parameter between members and between sites, as a share of the range of its bounds.
+
+    spread: indexed by "process.name" with columns between_members and between_sites."""
+    if spread.empty:
+        raise ValueError("there is no parameter to draw")
+    table = spread.sort_values("between_members")
+    figure = Picture(figsize=(5.5, 0.17 * len(table) + 1.3), layout="constrained")
+    ax = figure.subplots()
+    y = np.arange(len(table))
+    ax.hlines(y, table.between_members, table.between_sites, color="0.75", lw=1)
+    for i, (column, label) in enumerate([("between_members", "between members, at a site"), ("between_sites", "between sites")]):
+        ax.plot(table[column], y, MARKERS[i], color=COLOURS[i], ms=4, label=label)
+    ax.set_yticks(y, table.index, fontsize=7)
+    ax.set(xlabel="Standard deviation (share of the range between the bounds)", xlim=(0, None), ylim=(-0.7, len(table) - 0.3))
+    ax.grid(axis="x", lw=0.3, color="0.85")
+    _legend(figure, *ax.get_legend_handles_labels())
+    return figure
+
+# %% ../../nbs/05_evaluation/02_figures.ipynb #5c1f7a0a
+@_styled
+def coverage_of_intervals(coverage: pd.DataFrame, scale: str = "daily") -> Figure:
+    """Share of observed days inside the intervals, median and quartiles over sites: a panel per level.
+
+    coverage: columns site, target, scale, interval, level (0..1), coverage (0..1)."""
+    table = coverage[(coverage.scale == scale) & coverage.coverage.notna()]
+    if table.empty:
+        raise ValueError(f"no coverage is known at scale {scale}")
+    levels, kinds = sorted(table.level.unique()), list(dict.fromkeys(table.interval))
+    targets = [t for t in TARGETS.index if t in set(table.target)]
+    figure, axes = _panels(len(levels), 3, 0.55 * len(targets) + 1.1, 2.3, sharey=True)
+    for ax, level in zip(axes, levels):
+        for i, kind in enumerate(kinds):
+            q = table[(table.level == level) & (table.interval == kind)].groupby("target").coverage.quantile([0.25, 0.5, 0.75]).unstack()
+            q, x = q.reindex(targets), np.arange(len(targets)) + 0.3 * (i - (len(kinds) - 1) / 2)
+            ax.vlines(x, q[0.25], q[0.75], color=COLOURS[i % 7], lw=1.6)
+            ax.plot(x, q[0.5], MARKERS[i % 7], color=COLOURS[i % 7], ms=4, label=kind)
+        ax.axhline(level, color="k", lw=0.8, ls="--", label="what the interval claims")
+        ax.set_xticks(range(len(targets)), [LABELS[t] for t in targets], rotation=45, ha="right", rotation_mode="anchor")
+        ax.set(ylim=(0, 1), xlim=(-0.6, len(targets) - 0.4))
+        ax.set_title(f"{100 * level:g} % interval", loc="left")
+    figure.supylabel(f"Share of observed {'days' if scale == 'daily' else scale + ' values'} inside", fontsize=8)
+    _legend(figure, *axes[0].get_legend_handles_labels())
+    return figure
+
+# %% ../../nbs/05_evaluation/02_figures.ipynb #5c1f7a0d
+@_styled
+def skill_by_distance(
+    scores: pd.DataFrame,
+    distance: pd.DataFrame,
+    metric: str = "nse",
+    scale: str = "daily",
+    method: str | None = None,
+    targets: Sequence[str] | None = None,
+    floor: float | None = -1.0,
+) -> Figure:
+    """A metric of each site against the distance of its features from the training sites, a panel per target.
+
+    scores: as `evaluate` returns it. distance: columns site and distance. method: needed where scores hold several.
+    floor: lowest value drawn to scale (None: all); sites below it are triangles on it."""
+    if method is not None and "method" in scores:
+        scores = scores[scores.method == method]
+    table = _scores_of(scores, metric, scale, targets).merge(distance[["site", "distance"]], on="site")
+    if table.method.nunique() > 1:
+        raise ValueError(f"say which method to draw: {', '.join(dict.fromkeys(table.method))}")
+    if table.empty:
+        raise ValueError("no scored site has a distance")
+    targets = list(dict.fromkeys(table.target))
+    figure, axes = _panels(len(targets), 4, 1.9, 1.9, sharey=metric not in ("rmse", "bias"))
+    for ax, target in zip(axes, targets):
+        one = table[table.target == target].sort_values("distance")
+        drawn = one[metric] if floor is None else one[metric].clip(lower=floor)
+        below = drawn > one[metric]
+        ax.plot(one.distance[~below], drawn[~below], "o", color=COLOURS[0], ms=2.5, alpha=0.7, mew=0)
+        ax.plot(one.distance[below], drawn[below], "v", color=COLOURS[0], ms=4, mew=0, clip_on=False)
+        for part in np.array_split(np.arange(len(one)), 3) if len(one) >= 6 else ():
+            third = one.iloc[part]
+            ax.hlines(np.maximum(third[metric].median(), -np.inf if floor is None else floor), third.distance.min(), third.distance.max(), color=COLOURS[1], lw=2)
+        r = one.distance.corr(one[metric], method="spearman") if len(one) >= 3 else np.nan
+        ax.set_title(f"{LABELS.get(target, target)}, {len(one)} sites" + ("" if np.isnan(r) else f", ρ = {r:.2f}"), loc="left")
+        ax.grid(axis="y", lw=0.3, color="0.85")
+        ax.set(xlim=(0, None))
+    figure.supylabel(f"{METRIC_LABELS[metric]} ({scale})", fontsize=8)
+    figure.supxlabel("Distance to the training sites (1: mean distance between training sites)", fontsize=8)
     return figure
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #f61836b1
@@ -531,5 +634,5 @@ def daily_series(
     ax.set(ylabel=_label(target), xlim=tuple(seen.dropna("time").time.values[[0, -1]]))
     ax.xaxis.set_major_formatter(mpl.dates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     ax.set_title(site, loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs) + 1, markerscale=2)
+    _legend(figure, *ax.get_legend_handles_labels(), markerscale=2)
     return figure
