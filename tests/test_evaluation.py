@@ -391,7 +391,7 @@ def test_report_is_one_page_of_its_own(run_dir):
     cell = hs.score_table(pd.read_csv(run_dir / "scores.csv")).loc["hybrid", "gpp"]
     assert cell in text and cell in markdown
     assert "train.epochs" in markdown and "17 %" in markdown  # one of six sites at a bound
-    assert "Not trained on, and so a test of the equations alone: ET." in markdown
+    assert "Not trained on, and so a test of the equations alone: ET, NDVI." in markdown
     assert "true_parameters.nc" in markdown.splitlines()[-1]  # what was absent
     assert write_report(run_dir, title="A & B").read_text() == text
 

@@ -591,7 +591,8 @@ def skill_by_distance(
         drawn = one[metric] if floor is None else one[metric].clip(lower=floor)
         below = drawn > one[metric]
         ax.plot(one.distance[~below], drawn[~below], "o", color=COLOURS[0], ms=2.5, alpha=0.7, mew=0)
-        ax.plot(one.distance[below], drawn[below], "v", color=COLOURS[0], ms=4, mew=0, clip_on=False)
+        if below.any():
+            ax.plot(one.distance[below], drawn[below], "v", color=COLOURS[0], ms=4, mew=0, clip_on=False)
         for part in np.array_split(np.arange(len(one)), 3) if len(one) >= 6 else ():
             third = one.iloc[part]
             ax.hlines(np.maximum(third[metric].median(), -np.inf if floor is None else floor), third.distance.min(), third.distance.max(), color=COLOURS[1], lw=2)

@@ -217,7 +217,7 @@ def _cell(value) -> str:
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    return table.reset_index().map(_cell)
+    return table.reset_index().rename_axis(columns=None).map(_cell)
 
 
 def _markdown_row(cells) -> str:
@@ -251,7 +251,7 @@ nav{columns:2;font-size:.9em;margin:1rem 0}nav a{display:block;color:#0072B2;tex
 figure,.table{margin:1.2rem 0;break-inside:avoid}figcaption,.caption{color:#444;font-size:.9em;margin:.2rem 0}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.88em}
 th,td{padding:.15rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{border-bottom:1px solid #666}
+th:first-child,td:first-child,:is(th,td):nth-child(2):last-child{text-align:left}th{border-bottom:1px solid #666}
 pre{background:#f6f6f6;padding:.6rem;overflow-x:auto;font-size:.8em}
 @page{size:A4;margin:15mm}
 @media print{body{font-size:10pt;max-width:none;margin:0;padding:0}nav{display:none}img{max-height:235mm}
