@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from . import __version__
@@ -81,10 +80,6 @@ def run_command(command: str, options) -> str:
         return work(options)
 
 
-def _plain_warning(message, category, filename, lineno, line=None) -> str:
-    return f"warning: {message}\n"
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """The command `hybridecosys`. Returns the exit code: 0, 1 for an error of the data or the run, 2 for one of the options, 130 if interrupted.
 
@@ -106,7 +101,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except (ValueError, OSError) as error:
         return _failed(command, error, 2)
-    warnings.formatwarning = _plain_warning
     try:
         print(run_command(command, options))
         return 0

@@ -28,7 +28,7 @@ def small_cube(days: pd.DatetimeIndex = DAYS, sites: list[str] = SITES) -> xr.Da
     for name, (values, unit) in series.items():
         ds[name] = ("site", "time"), values, {"units": unit}
     n = len(sites)
-    for name, value, unit in [("latitude", 50.0, "degrees_north"), ("sand", 0.4, "1"), ("clay", 0.2, "1")]:
+    for name, value, unit in [("latitude", 50.0, "degrees_north"), ("elevation", 100.0, "m"), ("sand", 0.4, "1"), ("clay", 0.2, "1")]:
         ds[name] = "site", np.full(n, value), {"units": unit}
     ds["igbp"] = "site", (["DBF", "GRA", "OSH"] * n)[:n]
     return ds

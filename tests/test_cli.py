@@ -46,6 +46,9 @@ def test_train_help_names_its_options(capsys):
         (["train", "--epochs", "0"], "epochs"),
         (["train", "--valid-fraction", "0.6", "--test-fraction", "0.6"], "valid_fraction"),
         (["train", "--sites", "A", "--n-sites", "2"], "n_sites"),
+        (["train", "--seed", "-1"], "seed"),
+        (["train", "--dropout", "1"], "dropout"),
+        (["train", "--patience", "-1"], "patience"),
         (["simulate", "extra"], "extra"),
         (["evaluate", "--out", "x"], "--run"),
         (["learn"], "learn"),
@@ -84,14 +87,40 @@ def test_value_of_wrong_type_in_a_file_is_named(tmp_path, capsys):
 
 
 def test_file_and_command_line_together(tmp_path):
-    given = dict(epochs=7, seed=-1, features=["igbp", "soil"], sites=["A", "B"], cube=None, debug=True, bounded=False, learning_rate=1e-4, weights={"gpp": 2.0})
+    given = dict(epochs=7, learning_rate=1e-4, seed=11, features=["igbp", "soil"], sites=["A", "B"], cube=None, debug=True, bounded=False, weights={"gpp": 2.0})
     file = tmp_path / "options.json"
     file.write_text(json.dumps(given))
     options = parse("train", ["--config", str(file), "--sites", "C", "--epochs=2"])
-    assert (options.epochs, options.seed, options.features, options.sites) == (2, -1, ("igbp", "soil"), ("C",))
+    assert (options.epochs, options.seed, options.features, options.sites) == (2, 11, ("igbp", "soil"), ("C",))
     assert options.debug and not options.bounded and options.cube is None and options.learning_rate == 1e-4
     assert options.weights == {"gpp": 2.0}
     assert parse("train", as_arguments(json.loads(file.read_text()))).sites == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    "args, culprit",
+    [
+        (["train", "--targets", "gpq"], "'gpq'"),
+        (["train", "--features", "soi"], "'soi'"),
+        (["train", "--weights", "gpq", "2"], "'gpq'"),
+        (["simulate", "--outputs", "gpq"], "'gpq'"),
+        (["simulate", "--run", "nowhere"], "nowhere"),
+        (["evaluate", "--run", "nowhere"], "nowhere"),
+    ],
+)
+def test_unknown_names_stop_before_a_cube_is_made(args, culprit, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hybridecosys.evaluation.experiment.load_cube", lambda *args: pytest.fail("a cube was loaded"))
+    assert main(args) == 1
+    assert culprit in capsys.readouterr().err
+    assert not any(tmp_path.iterdir()), "something was written"
+
+
+def test_a_file_that_is_no_simulation_is_refused(capsys, tmp_path):
+    file = tmp_path / "run.nc"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    assert main(["evaluate", "--run", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert "run.nc: not a readable NetCDF" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["simulate", "train"])

@@ -24,6 +24,12 @@ BAD = {
     "negative VPD": (lambda d: put(d, "VPD_F", -0.2), r"VPD_F: -0.2 hPa is below 0 at site XX-Bbb on 2003-02-10"),
     "negative rain": (lambda d: put(d, "P_F", -1.0), r"P_F: -1 mm d-1 is below 0 at site XX-Bbb on 2003-02-10"),
     "missing-value code": (lambda d: put(d, "TA_F", -9999.0), r"TA_F: -9999 degC is below -80"),
+    "extremes swapped": (
+        lambda d: put(d.assign(TA_F_MIN=d.TA_F - 5, TA_F_MAX=d.TA_F + 5), "TA_F_MIN", 40.0).pipe(
+            lambda d: d.assign({v: d[v].assign_attrs(units="degC") for v in ("TA_F_MIN", "TA_F_MAX")})
+        ),
+        r"TA_F_MIN: 40 degC is above TA_F_MAX.*site XX-Bbb on 2003-02-10",
+    ),
     "infinite": (lambda d: put(d, "SW_IN_F", np.inf), r"SW_IN_F: inf"),
     "duplicate date": (lambda d: d.isel(time=[0, 1, 1, 2]), r"duplicate dates.*2003-01-02"),
     "unsorted dates": (lambda d: d.isel(time=[0, 2, 1, 3]), r"unsorted dates, 2003-01-02 comes after 2003-01-03"),

@@ -100,6 +100,36 @@ def test_zip(tmp_path):
         read_fluxnet(path)
 
 
+def fullset() -> pd.DataFrame:
+    """The sample with columns that only a FULLSET file has, some of them unknown here."""
+    table = pd.read_csv(sample_path())
+    day = table.TA_F + 2.0
+    day.iloc[[3, 400]] = -9999
+    more = {"TA_F_DAY": day, "TA_F_NIGHT": table.TA_F - 2, "TA_F_MDS": table.TA_F, "CO2_F_MDS": 391.5, "NEE_VUT_05": -9999, "RECO_DT_VUT_REF": 1.0}
+    return table.assign(**more)
+
+
+def test_fullset_as_file_and_in_a_zip_beside_the_subset(tmp_path):
+    name = NAME.replace("SUBSET", "FULLSET")
+    fullset().to_csv(tmp_path / name, index=False)
+    site = read_fluxnet(tmp_path / name, **SAMPLE_ATTRIBUTES, sand=0.62, clay=0.11)
+    assert {"TA_F_DAY", "CO2_F_MDS", "GPP_DT_VUT_REF"} <= set(site.data_vars) and "TA_F_MDS" not in site
+    assert site.TA_F_DAY.isnull().sum() == 2 and site.CO2_F_MDS.attrs["units"] == "ppm"
+    forcing = prepare_forcing(site, co2="cube")
+    assert (forcing.co2 == 391.5).all() and forcing.co2.attrs["source"] == "CO2_F_MDS of the cube"
+    assert forcing.derived_days.sel(derived="t_air_day").item() == 2
+    with zipfile.ZipFile(tmp_path / "FLX_US-AR1_FLUXNET2015_2010-2011_1-3.zip", "w") as archive:
+        archive.write(sample_path(), NAME)
+        archive.write(tmp_path / name, name)
+    assert "TA_F_DAY" in read_fluxnet(tmp_path / "FLX_US-AR1_FLUXNET2015_2010-2011_1-3.zip")
+
+
+def test_misspelled_attribute_is_refused_and_others_are_kept():
+    with pytest.raises(ValueError, match="'elevaton' unknown; did you mean 'elevation'"):
+        read_fluxnet(sample_path(), elevaton=611.0)
+    assert read_fluxnet(sample_path(), n_deposition=0.8).n_deposition.item() == 0.8
+
+
 def test_attributes_are_checked_like_a_cube(tmp_path):
     with pytest.raises(ValueError, match="latitude: 95 degrees_north is above 90"):
         read_fluxnet(sample_path(), latitude=95.0)

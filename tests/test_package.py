@@ -2,6 +2,7 @@
 
 import ast
 import filecmp
+import json
 import re
 import runpy
 import shutil
@@ -73,6 +74,21 @@ def test_sidebar_lists_every_notebook():
     )
 
 
+def test_site_configuration_is_linked_into_the_notebooks():
+    link = ROOT / "nbs/_quarto.yml"
+    assert link.is_symlink() and link.resolve() == ROOT / "_quarto.yml", "nbs/_quarto.yml must be a link to ../_quarto.yml"
+
+
+def test_notebooks_leave_the_filters_of_warnings_alone():
+    """All notebooks are tested in one process: what one changes for good, the next ones feel."""
+    for nb in NOTEBOOKS:
+        cells = ["".join(c["source"]) for c in json.loads(nb.read_text())["cells"] if c["cell_type"] == "code"]
+        cells = [c for c in cells if not re.match(r"#\| ?slow", c)]
+        bad = re.search(r"^(warnings\.(simplefilter|filterwarnings|showwarning|formatwarning)|jax\.config|os\.chdir).*", "\n".join(cells), re.M)
+        assert not bad, f"{nb.name}: {bad.group()}"
+        assert sum("quiet.enter_context" in c for c in cells) == sum("quiet.close()" in c for c in cells), nb.name
+
+
 def test_notebooks_carry_no_path_of_a_machine():
     for nb in [*NOTEBOOKS, ROOT / "README.md"]:
         text = nb.read_text()
@@ -90,6 +106,19 @@ def test_imports_are_declared():
             for name in {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - {"hybridecosys"}:
                 owner = {o.lower().replace("_", "-") for o in owners.get(name, [name])}
                 assert owner & declared, f"{module.name} imports {name}, which settings.ini does not require"
+
+
+def test_requirements_are_used():
+    engines = {"zarr": "xarray", "h5py": "h5netcdf", "h5netcdf": "xarray"}  # asked for by others, by name
+    text = "\n".join(p.read_text() for p in (ROOT / "hybridecosys").rglob("*.py"))
+    owners = {}
+    for module, names in packages_distributions().items():
+        for name in names:
+            owners.setdefault(name.lower().replace("_", "-"), set()).add(module)
+    for requirement in SETTINGS["requirements"].split():
+        name = re.split(r"[<>=\[]", requirement)[0]
+        found = [m for m in owners.get(name.lower(), {name}) if re.search(rf"^\s*(import|from) {m}\b", text, re.M)]
+        assert found or name in engines, f"settings.ini requires {name}, which nothing imports"
 
 
 def test_readme_is_the_index():

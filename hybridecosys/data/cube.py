@@ -181,6 +181,17 @@ def _in_table_units(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
+def _check_extremes(ds: xr.Dataset) -> None:
+    if {"TA_F_MIN", "TA_F_MAX"} <= set(ds.data_vars):
+        low, high = (ds[v].transpose("site", "time", ...) for v in ("TA_F_MIN", "TA_F_MAX"))
+        bad = (low > high).values
+        if bad.any():
+            index = tuple(np.argwhere(bad)[0])
+            raise ValueError(
+                f"TA_F_MIN: {low.values[index]:g} degC is above TA_F_MAX, {high.values[index]:g} degC, at {_where(low, index)} ({bad.sum()} such days)"
+            )
+
+
 def _check_texture(ds: xr.Dataset) -> None:
     if {"sand", "clay"} <= set(ds.data_vars):
         total = (ds["sand"] + ds["clay"]).values
@@ -201,6 +212,7 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True) -> xr.Dataset:
     if missing:
         raise ValueError(f"cube: missing variable {', '.join(missing)}; required are {', '.join(needed)}")
     ds = _in_table_units(ds)
+    _check_extremes(ds)
     _check_texture(ds)
     if attributes and bool(np.isnan(ds["latitude"].values).any()):
         raise ValueError(f"latitude: missing at site {ds['site'].values[np.isnan(ds['latitude'].values)][0]}")

@@ -7,6 +7,7 @@ __all__ = ['SAMPLE_ATTRIBUTES', 'SAMPLE_ATTRIBUTION', 'site_in_name', 'read_site
            'sample_site']
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #f1e52a95
+import difflib
 import io
 import os
 import re
@@ -131,8 +132,14 @@ def _series(table: pd.DataFrame, site: str) -> xr.Dataset:
     return ds
 
 
+_ATTRIBUTES = [*VARIABLES.index[VARIABLES.kind == "site"], "igbp", "koppen"]
+
+
 def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
     for name, value in attributes.items():
+        near = difflib.get_close_matches(name, _ATTRIBUTES, n=1, cutoff=0.8)
+        if near and near != [name]:
+            raise ValueError(f"site attribute {name!r} unknown; did you mean {near[0]!r}?")
         row = VARIABLES.loc[name] if name in VARIABLES.index else None
         if isinstance(value, xr.DataArray):
             value = value if row is None else convert(value.rename(name), row.unit)
@@ -149,7 +156,7 @@ def read_fluxnet(
 
     Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from
     the file name unless given. `attributes` (latitude=..., igbp=..., elevation=..., sand=..., in the units of
-    `VARIABLES`) become site variables; `bif` names a site-information CSV to take them from. `prepare_forcing`
+    `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from. `prepare_forcing`
     needs latitude and igbp.
 
     Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a

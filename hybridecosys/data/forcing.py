@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from .attributes import cover_fractions, plant_form, soil_texture
-from .cube import _span, drop_leap_days, validate_cube
+from .cube import VARIABLES, _span, drop_leap_days, validate_cube
 from hybridecosys.data.derived import (
     CO2_SOURCE,
     daytime_temperature,
@@ -182,11 +182,16 @@ def _net_radiation(cube: xr.Dataset, t_air, vpd, rg, rg_pot, albedo):
     dry = int((pressure < 0).sum())
     if dry:
         warnings.warn(f"rn: VPD exceeds saturation on {dry} days, vapour pressure set to 0 there", stacklevel=3)
-    elevation = cube["elevation"].astype(float).fillna(0.0) if "elevation" in cube else xr.zeros_like(cube["latitude"])
+    unknown = xr.full_like(cube["latitude"].astype(float), np.nan)
+    elevation = cube["elevation"].astype(float) if "elevation" in cube else unknown
     computed = net_radiation(
-        rg, rg_pot, t_air, pressure.clip(min=0), t_min=t_min, t_max=t_max, elevation=elevation, albedo=albedo
+        rg, rg_pot, t_air, pressure.clip(min=0), t_min=t_min, t_max=t_max, elevation=elevation.fillna(0.0), albedo=albedo
     )
-    return _or_else(_optional(cube, "NETRAD", "MJ m-2 d-1"), computed.transpose("site", "time"))
+    rn, derived = _or_else(_optional(cube, "NETRAD", "MJ m-2 d-1"), computed.transpose("site", "time"))
+    low = cube["site"].values[elevation.isnull().values & derived.any(1)]
+    if len(low):
+        warnings.warn(f"rn: elevation unknown, 0 m assumed, at {', '.join(map(str, low[:10]))}", stacklevel=3)
+    return rn, derived
 
 # %% ../../nbs/01_data/06_forcing.ipynb #92980dab
 def _cube_co2(cube: xr.Dataset, record: xr.DataArray) -> tuple[xr.DataArray | None, str]:
@@ -205,6 +210,9 @@ def _cube_co2(cube: xr.Dataset, record: xr.DataArray) -> tuple[xr.DataArray | No
 def _co2(cube: xr.Dataset, record: xr.DataArray, choice: str | float) -> tuple[xr.DataArray, str]:
     "CO2 (site, time), ppm, and its source."
     if isinstance(choice, (int, float)) and not isinstance(choice, bool):
+        lower, upper = VARIABLES.loc["CO2", ["lower", "upper"]]
+        if not lower <= choice <= upper:
+            raise ValueError(f"co2={choice:g} ppm is outside {lower:g} to {upper:g}")
         return xr.where(record, float(choice), np.nan), f"constant {choice:g} ppm"
     if choice == "cube":
         name = next((v for v in ("CO2", "CO2_F_MDS") if v in cube), None)
@@ -311,6 +319,10 @@ def prepare_forcing(
         raise ValueError(f'on_gap={on_gap!r}; one of "error", "longest"')
     if max_gap < 0:
         raise ValueError(f"max_gap={max_gap} is below 0")
+    if not 0 <= albedo <= 1:
+        raise ValueError(f"albedo={albedo:g} is outside 0..1")
+    if not rg_tolerance >= 1:
+        raise ValueError(f"rg_tolerance={rg_tolerance:g} is below 1")
     cube = drop_leap_days(validate_cube(cube))
     known = cube[INPUTS].notnull().to_array().any(["variable", "site"]).values
     if not known.any():

@@ -37,9 +37,9 @@ class CubeOptions:
     def __post_init__(self):
         if self.sites and self.n_sites is not None:
             raise ValueError("give sites or n_sites, not both")
-        for name in ("n_sites", "years"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("n_sites", 1), ("years", 1), ("seed", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #bd4cbc4e
 Spinup = Literal["none", "reference", "accelerated", "equilibrium"]
@@ -147,9 +147,15 @@ class TrainOptions(CubeOptions):
                 raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if self.valid_fraction + self.test_fraction >= 1:
             raise ValueError("valid_fraction and test_fraction leave no site to train on")
-        for name in ("epochs", "batch_size", "learning_rate", "hidden", "steepness", "clip"):
+        for name in ("epochs", "batch_size", "learning_rate", "hidden", "steepness", "spread", "clip", "explode"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("patience", "layers", "max_years", "warmup", "weight_decay", "noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
+        for name in ("dropout", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #04a7c301
 @dataclass(frozen=True, kw_only=True)

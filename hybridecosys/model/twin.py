@@ -52,8 +52,9 @@ def true_parameters(model: Model, cube: xr.Dataset, seed: int = 0, strength: flo
 def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int = 0) -> xr.Dataset:
     """Noisy observations with gaps of a run, with FLUXNET names and units.
 
-    noise: standard deviation relative to the flux and to its mean (half each), and to a little more that even a desert has. gaps: share of the days that is missing in runs of days, and the
-    same share again that has low quality and three times the noise. Each site has its own random numbers.
+    noise: standard deviation relative to the flux and to its mean (half each), and to a little more that even a desert has; of fAPAR, relative to its odds
+    f / (1 - f). gaps: share of the days that is missing in runs of days, and the same share again in which fluxes have low quality and three times the noise.
+    Each site has its own random numbers.
     """
     sites, n_time = run.site.values, run.sizes["time"]
     out = {}
@@ -66,6 +67,10 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
         sd = noise * (0.5 * np.abs(values) + 0.5 * scale + least) * np.where(poor, 3, 1)
         return values + sd * np.stack([draw[s].normal(0, 1, n_time) for s in sites])
 
+    def noisy_fraction(values):
+        factor = np.exp(noise * np.stack([draw[s].normal(0, 1, n_time) for s in sites]))
+        return values * factor / (1 - values + values * factor)
+
     def gappy(values):
         return np.where(np.stack([_stretches(draw[s], n_time, gaps) for s in sites]), np.nan, values)
 
@@ -76,8 +81,8 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
     out["NEE_VUT_REF_QC"] = (quality, "1", "fraction of half-hours of good quality")
     out["LE_F_MDS"] = (gappy(noisy(run.evapotranspiration.values, 0.2)) * MJ_PER_MM / MJ_PER_W, "W m-2", "latent heat flux")
     out["LE_F_MDS_QC"] = (quality, "1", "fraction of half-hours of good quality")
-    out["T"] = (np.maximum(gappy(noisy(run.transpiration.values, 0.2)), 0), "mm d-1", "transpiration")
-    out["FAPAR"] = (np.clip(gappy(noisy(run.fapar_bare.values, 0.1)), 0, 1), "1", "fraction of absorbed photosynthetically active radiation")
+    out["T"] = (gappy(noisy(run.transpiration.values, 0.2)), "mm d-1", "transpiration")
+    out["FAPAR"] = (gappy(noisy_fraction(run.fapar_bare.values)), "1", "fraction of absorbed photosynthetically active radiation")
     daily = {name: (("site", "time"), values, {"units": unit, "long_name": meaning}) for name, (values, unit, meaning) in out.items()}
     biomass = np.maximum(run.aboveground_biomass.mean("time").values, 0) * np.array([np.exp(noise * draw[s].normal()) for s in sites])
     return xr.Dataset(daily | {"agb": (("site",), biomass, {"units": "gC m-2", "long_name": "above-ground biomass carbon"})}, coords={"site": run.site.values, "time": run.time.values})
