@@ -60,7 +60,7 @@ clean:
 # ---- installation: uv where it can be had (seconds), else pip
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; } # on Debian it needs python3-venv
 	-@$(BIN)/python -m pip install --quiet uv
 
 define install
