@@ -54,20 +54,26 @@ def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
     assert not same(whole, fit(hybrid(seed=1, **net), cube, 6, noise=0.1, average=0.9))
 
 
-def test_interrupted_run_resumes(cube, tmp_path, monkeypatch):
-    whole = fit(hybrid(), cube, 4, run_dir=tmp_path / "whole")
+@pytest.mark.parametrize("after", [0, 3])
+def test_interrupted_run_resumes(cube, tmp_path, monkeypatch, after):
+    """After epoch 3 of 6, or before the first one ends; with all that is random, and a rate that decays over the epochs."""
+    options = dict(noise=0.1, average=0.9, decay=True, warmup=2, weight_decay=0.1)
+    net = dict(network=NetworkOptions(hidden=8, layers=1, dropout=0.2))
+    whole = fit(hybrid(**net), cube, 6, **options)
     one_epoch = training.one_epoch
 
     def interrupted(state, *args):
-        if state.epoch == 2:
+        if state.epoch == after:
             raise KeyboardInterrupt
         return one_epoch(state, *args)
 
     monkeypatch.setattr(training, "one_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit(hybrid(), cube, 4, run_dir=tmp_path / "run")
+        fit(hybrid(**net), cube, 6, run_dir=tmp_path / "run", **options)
     monkeypatch.undo()
-    assert same(whole, fit(hybrid(), cube, 4, run_dir=tmp_path / "run", resume=True))
+    resumed = fit(hybrid(**net), cube, 6, run_dir=tmp_path / "run", resume=True, **options)
+    assert same(whole, resumed)
+    np.testing.assert_array_equal(whole.losses.loss, resumed.losses.loss)
 
 
 def test_run_directory_in_use_and_other_runs(cube, tmp_path):
@@ -148,6 +154,21 @@ def test_site_with_a_gradient_that_is_not_finite(cube, monkeypatch):
         h = fit(hybrid(), cube, 1, nonfinite="drop")
     dropped = h.losses[h.losses.target == "dropped_sites"].loss
     assert dropped.iloc[0] == 2 and all(np.isfinite(w).all() for w in weights(h))
+
+
+def test_epoch_that_breaks_a_validation_site_is_not_the_best(cube, monkeypatch):
+    real = training._simulate_costs
+
+    def broken(model, learned, inputs, observed, spinup):
+        costs = real(model, learned, inputs, observed, spinup)
+        return {t: c.at[0].set(jnp.where(jnp.isnan(c[0]), c[0], jnp.inf)) for t, c in costs.items()}
+
+    monkeypatch.setattr(training, "_simulate_costs", broken)
+    with pytest.warns(UserWarning, match="epoch 1: the cost is not finite at validation sites SY-005; the epoch cannot be the best"):
+        h = fit(hybrid(), cube, 1)
+    assert np.isinf(h.losses[(h.losses.split == "valid") & (h.losses.target == "total")].loss).all()
+    with pytest.raises(NonFiniteGradient, match="SY-005"):
+        fit(hybrid(), cube, 1, nonfinite="stop")
 
 
 def test_early_stopping_keeps_the_best_epoch(cube):

@@ -107,24 +107,28 @@ def output_names(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def site_costs(outputs: Mapping[str, Array], observed: Observed, inputs: Inputs) -> dict[str, Array]:
-    """Cost of each target (1) at each site, (site,); NaN where the site has no data of it. `outputs` are (block, day, lane)."""
-    costs = {}
+    """Cost of each target (1) at each site, (site,); NaN where the site has no data of it, infinite where its simulation is not finite.
+
+    `outputs` are (block, day, lane).
+    """
+    costs, broken = {}, lambda cost: jnp.where(jnp.isnan(cost), jnp.inf, cost)
     for target, values in observed.values.items():
         error = jnp.where(observed.mask[target], outputs[TARGETS.loc[target, "output"]] - values, 0)
         squared = _per_site(inputs, jnp.sum(error**2, axis=1))
         used = observed.spread[target] > 0
-        costs[target] = jnp.where(used, one_minus_nnse(squared, jnp.where(used, observed.spread[target], 1)), jnp.nan)
+        costs[target] = jnp.where(used, broken(one_minus_nnse(squared, jnp.where(used, observed.spread[target], 1))), jnp.nan)
     if observed.agb is not None:
         biomass = outputs["aboveground_biomass"]
         biomass = biomass if inputs.valid is None else jnp.where(inputs.valid, biomass, 0)
         mean = _per_site(inputs, jnp.sum(biomass, axis=1)) / observed.days
         known = jnp.isfinite(observed.agb)
-        costs["agb"] = jnp.where(known, nmae1r(mean, jnp.where(known, observed.agb, 0)), jnp.nan)
+        costs["agb"] = jnp.where(known, broken(nmae1r(mean, jnp.where(known, observed.agb, 0))), jnp.nan)
     return costs
 
 
 def total_cost(costs: Mapping[str, Array], weights: Mapping[str, float] | None = None, bounded: bool = False) -> Array:
     """Weighted sum over the targets that a site has, (site,); with `bounded` the relative error r of the biomass counts as r / (1 + r)."""
     weights = weights or {}
-    costs = {**costs, "agb": costs["agb"] / (1 + costs["agb"])} if bounded and "agb" in costs else costs
+    if bounded and "agb" in costs:
+        costs = {**costs, "agb": jnp.where(jnp.isinf(costs["agb"]), jnp.inf, costs["agb"] / (1 + costs["agb"]))}
     return sum(weights.get(target, 1.0) * jnp.where(jnp.isnan(cost), 0, cost) for target, cost in costs.items())

@@ -435,6 +435,12 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     checked = []
     if valid is not None:
         checked = [{t: np.where(valid.counts, c.reshape(valid.counts.shape), np.nan) for t, c in check(mean, rest, valid).items()}]
+        lost = np.any([np.isinf(c) for c in checked[0].values()], 0)
+        if lost.any():
+            text = f"epoch {epoch}: the cost is not finite at validation sites {', '.join(dict.fromkeys(np.array(valid.sites).reshape(lost.shape)[lost]))}"
+            if options.nonfinite == "stop":
+                raise NonFiniteGradient(text)
+            warnings.warn(f"{text}; the epoch cannot be the best", stacklevel=2)
     rows = [*_losses(epoch, "train", costs, options), *_losses(epoch, "valid", checked, options)]
     rows += [(m, epoch, "train", "dropped_sites", float(sum(i == m for i, _ in dropped))) for m in range(len(members))]
     rows += [(m, epoch, "train", "exploded_sites", float(n)) for m, n in enumerate(exploded)]
@@ -454,9 +460,9 @@ def _losses(epoch: int, split: str, costs: list[dict], options: TrainingOptions)
     rows = []
     for m in range(len(next(iter(costs[0].values()))) if costs else 0):
         targets = {t: np.concatenate([c[t][m] for c in costs if t in c]) for t in dict.fromkeys(t for c in costs for t in c)}
-        rows += [(m, epoch, split, t, float(np.nanmean(c))) for t, c in targets.items() if np.isfinite(c).any()]
+        rows += [(m, epoch, split, t, float(np.nanmean(c))) for t, c in targets.items() if not np.isnan(c).all()]
         mine = [{t: c[m] for t, c in step.items()} for step in costs]
-        total = np.concatenate([np.where(np.isfinite(np.stack([*c.values()])).any(0), total_cost(c, options.weights, options.bounded), np.nan) for c in mine])
+        total = np.concatenate([np.where(~np.isnan(np.stack([*c.values()])).all(0), total_cost(c, options.weights, options.bounded), np.nan) for c in mine])
         rows.append((m, epoch, split, "total", float(np.nanmean(total))))
     return rows
 
@@ -477,11 +483,11 @@ class Checkpoints:
         state.losses.to_csv(self.run_dir / "losses.csv", index=False)
 
     def restore(self, like: Progress) -> Progress:
-        """The last state saved. Raises `FileNotFoundError` where there is none, `ValueError` where it is of another network."""
+        """The last state saved; `like` itself where the run was interrupted before its first. Raises `ValueError` where it is of another network."""
         self.manager.wait_until_finished()
         epoch = self.manager.latest_step()
         if epoch is None:
-            raise FileNotFoundError(f"{self.run_dir} holds no checkpoint to resume from")
+            return like
         try:
             saved = self.manager.restore(epoch, args=self.args.StandardRestore(like.arrays()))
         except (ValueError, KeyError, TypeError) as e:
