@@ -67,7 +67,7 @@ def load_cube(options: CubeOptions, spinup: str = "accelerated") -> xr.Dataset:
 def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int = 0) -> dict[str, str]:
     """Site -> "train", "valid" or "test", the shares `valid` and `test` held in every class as nearly as its number of sites allows.
 
-    classes: site -> class, such as IGBP. ValueError where a part would be empty."""
+    classes: site -> class, such as IGBP. ValueError where a part would be empty, but for a share of 0."""
     rng = np.random.default_rng(seed)
     order = {c: i for i, c in enumerate(rng.permutation(sorted(set(classes.values()))))}
     sites = sorted(rng.permutation(sorted(classes)), key=lambda s: order[classes[s]])
@@ -75,6 +75,8 @@ def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int
     for part, share in (("test", test), ("valid", valid)):
         left = [s for s in sites if split[s] == "train"]
         count = round(share * len(sites))
+        if share == 0:
+            continue
         if not 0 < count < len(left):
             raise ValueError(f"{len(sites)} sites are too few to keep a share of {share:g} for {part}")
         step = len(left) / count
@@ -234,14 +236,14 @@ def training_options(options: TrainOptions) -> dict:
 
 
 def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: TrainOptions, run_dir: Path) -> HybridModel:
-    "Fit on the part train, choose the epoch with valid, save into the run directory; with `options.resume` go on with what it holds."
+    "Fit on the part train, watch valid (if there is one), save into the run directory; with `options.resume` go on with what it holds."
     resume = options.resume and (run_dir / "config.json").exists()
-    hybrid.fit(part["train"], part["valid"], options.epochs, run_dir, resume, options.targets or None, **training_options(options))
+    hybrid.fit(part["train"], part["valid"] if part["valid"].sizes["site"] else None, options.epochs, run_dir, resume, options.targets or None, **training_options(options))
     (run_dir / "hybrid.json").unlink(missing_ok=True)
     hybrid.save(run_dir)
     total = hybrid.losses[hybrid.losses.target == "total"].pivot(index="epoch", columns="split", values="loss")
-    log.info("%s: epoch %d of %d is best, cost %s", hybrid, total["valid"].idxmin(), total.index.max(),
-             ", ".join(f"{split} {cost:.3f}" for split, cost in total.loc[total["valid"].idxmin()].items()))
+    kept = total.index.max() if options.keep == "last" else total.iloc[:, -1].idxmin()  # valid, where there is one
+    log.info("%s: epoch %d of %d is kept, cost %s", hybrid, kept, total.index.max(), ", ".join(f"{split} {cost:.3f}" for split, cost in total.loc[kept].items()))
     return hybrid
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91

@@ -86,7 +86,7 @@ class TrainOptions(CubeOptions):
     patience: int = 0
     """Stop after this many epochs without a lower cost at the validation sites; 0: never."""
     valid_fraction: float = 0.15
-    """Share of the sites that decide which epoch is best."""
+    """Share of the sites that are watched in training, and decide which epoch is best with --keep best; 0: none."""
     test_fraction: float = 0.2
     """Share of the sites kept for the evaluation."""
     features: tuple[str, ...] = ()
@@ -142,9 +142,10 @@ class TrainOptions(CubeOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("valid_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if not 0 <= self.valid_fraction < 1:
+            raise ValueError(f"valid_fraction must lie in [0, 1), not {self.valid_fraction}")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction must lie between 0 and 1, not {self.test_fraction}")
         if self.valid_fraction + self.test_fraction >= 1:
             raise ValueError("valid_fraction and test_fraction leave no site to train on")
         for name in ("epochs", "batch_size", "learning_rate", "hidden", "steepness", "spread", "clip", "explode"):
