@@ -440,7 +440,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
             text = f"epoch {epoch}: the cost is not finite at validation sites {', '.join(dict.fromkeys(np.array(valid.sites).reshape(lost.shape)[lost]))}"
             if options.nonfinite == "stop":
                 raise NonFiniteGradient(text)
-            warnings.warn(f"{text}; the epoch cannot be the best", stacklevel=2)
+            warnings.warn(text, stacklevel=2)
     rows = [*_losses(epoch, "train", costs, options), *_losses(epoch, "valid", checked, options)]
     rows += [(m, epoch, "train", "dropped_sites", float(sum(i == m for i, _ in dropped))) for m in range(len(members))]
     rows += [(m, epoch, "train", "exploded_sites", float(n)) for m, n in enumerate(exploded)]
