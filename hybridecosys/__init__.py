@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .evaluation.experiment import run_experiment
     from .evaluation.metrics import evaluate
     from .evaluation.report import write_report
+    from .evaluation.uncertainty import HybridEnsemble
     from .learning.hybrid import HybridModel
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
@@ -37,9 +38,11 @@ _HOME = {
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
     "write_report": "evaluation.report",
+    "HybridEnsemble": "evaluation.uncertainty",
 }
 
 __all__ = [
+    "HybridEnsemble",
     "HybridModel",
     "Model",
     "Parameter",
