@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .evaluation.report import write_report
     from .evaluation.uncertainty import HybridEnsemble
     from .learning.hybrid import HybridModel
+    from .learning.sequence import SequenceModel
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
@@ -35,6 +36,7 @@ _HOME = {
     "simulate": "model.simulate",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
+    "SequenceModel": "learning.sequence",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
     "write_report": "evaluation.report",
@@ -46,6 +48,7 @@ __all__ = [
     "HybridModel",
     "Model",
     "Parameter",
+    "SequenceModel",
     "approach",
     "evaluate",
     "observations",

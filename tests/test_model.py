@@ -442,3 +442,20 @@ def test_no_negative_water_use_efficiency():
     with pytest.raises(ValueError, match="site a.*co2_base 500.*co2_sat 170.*360 ppm"):
         check_co2_response(pole, air)
     check_co2_response(pole, air.sel(site=["b"]))
+
+
+def blind_to_vpd(vpd_day, kappa):
+    return 1 - 0 * kappa * vpd_day
+
+
+def test_a_model_in_another_process_is_the_same_model():
+    """So that it is compiled once there, however often it is sent."""
+    import pickle
+
+    model = wroasted().for_training()
+    assert model.learned and model.processes  # cached
+    assert pickle.loads(pickle.dumps(model)) == model
+    changed = model.replace(gpp_vpd=blind_to_vpd)
+    again = pickle.loads(pickle.dumps(changed))
+    assert again != changed and [a.name for a in again.approaches] == [a.name for a in changed.approaches]
+    assert again.parameters.equals(changed.parameters)

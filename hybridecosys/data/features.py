@@ -87,6 +87,8 @@ def _group(group: str, cube: xr.Dataset, weather: xr.Dataset | None) -> dict[str
     if group in CLASSES:
         return {group: cube[group]} if group in cube else {}
     if group == "bioclim":
+        if all(k in cube for k in BIOCLIM.index):
+            return {k: cube[k] for k in BIOCLIM.index}
         return dict(bioclim(weather).data_vars) if weather is not None else {}
     if group == "greenness":
         return _greenness(cube)
@@ -106,7 +108,8 @@ def site_features(
     """Raw features per site, in their own units; each variable's attrs["group"] names its group.
 
     `cube`: as of `open_cube`; `forcing`: prepared forcing, used where the cube has no daily weather.
-    `groups=None`: those of DEFAULT_GROUPS that the cube carries; a group asked for by name must be there.
+    `groups=None`: those of DEFAULT_GROUPS that the cube carries; a group asked for by name must be there. Bioclimatic
+    variables (all 19) and the aridity index that the cube carries are taken as they are, else made from the weather.
     ValueError names the group, or site and class.
     """
     names = check_groups(DEFAULT_GROUPS if groups is None else groups)

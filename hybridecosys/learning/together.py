@@ -20,11 +20,11 @@ from .training import Batches, Member, TrainingOptions, train, validation_batch
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45
 def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]] | None = None,
                  epochs: int = 100, run_dir: str | Path | None = None, resume: bool = False, targets: Sequence[str] | None = None,
-                 progress: bool = True, **options) -> list[HybridModel]:
+                 progress: bool = True, forcing: xr.Dataset | None = None, **options) -> list[HybridModel]:
     """Train several hybrid models at once, in place, each as `HybridModel.fit` would, and return them.
 
     train_sites, valid_sites: names of sites of `cube` for each model. options: those of `TrainingOptions`, with `max_years` 5 by default; the seed of
-    each is that of its model. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
+    each is that of its model. forcing: prepared forcing of the cube, to save preparing it. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
     validated at, and as `HybridModel.fit` does.
     """
     options = TrainingOptions(**{"max_years": 5, **options})
@@ -35,7 +35,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
         identity = {"members": [h._identity() for h in hybrids], "forcing": first.forcing_options, "training": {**asdict(options), "weights": dict(options.weights)},
                     "targets": list(observed.data_vars), "epochs": epochs, "sites": {"train": [list(s) for s in train_sites], "valid": [list(s) for s in valid_sites]}}
         open_run(Path(run_dir), identity, resume, free=() if options.decay else ("epochs",))
-    forcing = prepare_forcing(cube, **first.forcing_options)
+    forcing = prepare_forcing(cube, **first.forcing_options) if forcing is None else forcing.sel(site=cube.site)
     members = []
     for h, mine, checked in zip(hybrids, train_sites, valid_sites, strict=True):
         h.learn_features(cube.sel(site=list(mine)), forcing.sel(site=list(mine)))

@@ -6,7 +6,7 @@
 __all__ = ['LOSSES', 'TrainingOptions', 'Member', 'Pool', 'make_pool', 'Batch', 'stack_features', 'side_by_side', 'Batches',
            'whole_batch', 'validation_batch', 'best_years', 'NonFiniteGradient', 'simulate_costs', 'site_gradients',
            'predict', 'make_step', 'make_check', 'make_optimizer', 'Progress', 'stack_networks', 'unstack_network',
-           'train', 'one_epoch', 'Checkpoints']
+           'train', 'train_epochs', 'one_epoch', 'Checkpoints']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import warnings
@@ -390,6 +390,17 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     step, check = make_step(model, graph, optimizer, spinup, options, known), make_check(model, graph, spinup)
     state = Progress(0, weights, weights, jax.vmap(optimizer.init)(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
+    state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
+    for i, network in enumerate(networks):
+        unstack_network(state.best, i, network)
+    return state.losses
+
+
+def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches, valid, epochs: int, options: TrainingOptions,
+                 run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> Progress:
+    """Epochs up to the last, or until no member has patience left, each saved where there is a run directory.
+
+    What is trained is known to `step`, `check` and the batches alone (the sequence network has its own)."""
     saver = Checkpoints(run_dir) if run_dir is not None else None
     if resume:
         state = saver.restore(state)
@@ -406,9 +417,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
         bar.close()
         if saver is not None:
             saver.close()
-    for i, network in enumerate(networks):
-        unstack_network(state.best, i, network)
-    return state.losses
+    return state
 
 
 def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: Batches, valid: Batch | None,

@@ -149,6 +149,10 @@ class Model:
     def __post_init__(self):
         make_plan(self.approaches)
 
+    def __reduce__(self):
+        """Pickled without what it has cached."""
+        return Model, (self.approaches, self.name)
+
     @cached_property
     def processes(self) -> Mapping[str, Approach]:
         """The approach of each process, in the order of the day."""

@@ -7,8 +7,10 @@ __all__ = ['Parameter', 'Approach', 'approach', 'adopt', 'pos', 'unit', 'lesser'
 
 # %% ../../nbs/02_processes/01_process.ipynb #0331344d
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from types import MappingProxyType
 
 import jax.numpy as jnp
@@ -61,6 +63,12 @@ class Approach:
     def __doc__(self):
         return self.function.__doc__
 
+    def __reduce__(self):
+        """Pickled by name where the function's name leads here, so that another process has one and the same approach; else by value."""
+        named = self.function.__module__ != "__main__" and getattr(sys.modules.get(self.function.__module__), self.name, None) is self
+        values = [dict(v) if isinstance(v, Mapping) else v for v in (getattr(self, f.name) for f in fields(self))]
+        return (_named_approach, (self.function.__module__, self.name)) if named else (_approach, tuple(values))
+
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
 
@@ -72,6 +80,14 @@ class Approach:
         own = {name: values[f"{self.process}.{name}"] for name in self.parameters}
         out = self.function(**{name: values[name] for name in self.inputs}, **own)
         return {self.returns[0]: out} if len(self.returns) == 1 else dict(zip(self.returns, out, strict=True))
+
+
+def _named_approach(module: str, name: str) -> Approach:
+    return getattr(import_module(module), name)
+
+
+def _approach(process, function, returns, parameters, *rest) -> Approach:
+    return Approach(process, function, returns, MappingProxyType(parameters), *rest)
 
 
 def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool = False, smooth: Approach | None = None,
