@@ -239,6 +239,59 @@ def test_reference_spinup_is_the_loop_of_200_first_years_and_ignores_disturbance
     np.testing.assert_allclose(result.leaf[:, :100], undisturbed.leaf[:, :100], rtol=1e-12)
 
 
+def spun(forcing, kind, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        inputs = make_inputs(forcing, np.dtype(dtype))
+        parameters = {n: jnp.full(inputs.n_site, p.default, dtype) for n, p in SMOOTH.parameter_table.items()}
+        static = spinning.static_values(SMOOTH.plan(), parameters, inputs)
+        state = jax.jit(spinning.spin_up, static_argnums=(0, 4))(SMOOTH, parameters, static, inputs, kind)
+        return {n: np.asarray(v, float) for n, v in state.items()}
+
+
+def test_accelerated_spinup_gives_the_reference_result_where_the_quick_pools_settle(forcing):
+    truth, ours = spun(forcing, "reference", "float64"), spun(forcing, "accelerated", "float32")
+    apart = {n: np.abs(ours[n] - truth[n]) / np.maximum(np.abs(truth[n]), 0.1) for n in POOLS}
+    settled = np.max([apart[n] for n in POOLS if n not in spinning.SLOW], 0) < 3e-4
+    assert settled.sum() >= SITES // 2
+    assert max(apart[n][settled].max() for n in POOLS) < 2e-3
+    assert all(np.allclose(ours[n], truth[n], rtol=1e-5) for n in ("ci_min", "ci_max", "rg_pot_max"))
+
+
+def test_accelerated_spinup_agrees_with_differences(forcing):
+    plan, names = SMOOTH.plan(disturbed=False), ("gpp_potential.eps_max", "turnover.wood_scale", "autotrophic_respiration.rmn", "drainage.exponent")
+    with jax.enable_x64(True):
+        inputs = make_inputs(forcing.isel(site=[0, 3]), np.float64)
+        default = {n: jnp.full(2, float(p.default)) for n, p in SMOOTH.parameter_table.items()}
+
+        def pools(learned):
+            parameters = {**default, **learned}
+            state = spinning.accelerated_spinup(plan, parameters, spinning.static_values(SMOOTH.plan(), parameters, inputs), inputs)
+            return sum(state[n] for n in ("leaf", "wood", "litter_slow", "soil_slow", "groundwater"))
+
+        here = {n: default[n] for n in names}
+        def summed(learned):
+            values = pools(learned)
+            return values.sum(), values
+
+        solve = jax.jit(jax.value_and_grad(summed, has_aux=True))
+        (_, value), slope = solve(here)
+        for name in names:
+            step = 1e-6 * (SMOOTH.parameter_table[name].upper - SMOOTH.parameter_table[name].lower)
+            up, down = (solve({**here, name: here[name] + h})[0][1] for h in (step, -step))
+            np.testing.assert_allclose(slope[name], (up - down) / (2 * step), rtol=1e-4, atol=1e-9 * np.abs(value).max())
+
+
+def test_accelerated_spinup_refuses_a_model_in_which_slow_pools_feed_back(forcing):
+    @approach("lai", returns=("lai", "leaf"))
+    def shaded(leaf, wood):
+        return 0.016 * leaf, leaf * (1 - 1e-9 * wood)
+
+    odd = SMOOTH.replace(lai=shaded)
+    with pytest.raises(ValueError, match="feed back on nothing else, but .* depends on them"):
+        simulate(odd, forcing, spinup="accelerated")
+    assert spinning.jump_lengths(200)[-1] == 0 and sum(spinning.jump_lengths(200)) + len(spinning.jump_lengths(200)) == 200
+
+
 def test_eta_scales_the_pools_and_gives_no_flux(forcing):
     eta = {"spinup.eta_autotrophic": 2.0, "spinup.eta_heterotrophic": 0.5}
     with jax.enable_x64(True):
