@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .evaluation.metrics import evaluate
     from .evaluation.report import write_report
     from .evaluation.uncertainty import HybridEnsemble
+    from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
     from .model.simulate import simulate
@@ -37,6 +38,7 @@ _HOME = {
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
+    "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
     "write_report": "evaluation.report",
@@ -50,6 +52,7 @@ __all__ = [
     "Parameter",
     "SequenceModel",
     "approach",
+    "calibrate",
     "evaluate",
     "observations",
     "open_cube",

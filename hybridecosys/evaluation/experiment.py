@@ -6,7 +6,7 @@
 __all__ = ['log', 'LOGGERS', 'choose_sites', 'load_cube', 'split_sites', 'unused', 'start_run', 'resumed', 'OneLine', 'Once',
            'logged_to', 'logged', 'true_parameters', 'recovery', 'score_methods', 'save_evaluation', 'make_hybrid',
            'check_options', 'training_options', 'train_hybrid', 'run_experiment', 'train_report', 'simulate_cube',
-           'read_simulation', 'evaluate_run']
+           'read_simulation', 'evaluate_run', 'calibrate_cube']
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #9da81e8a
 import json
@@ -26,9 +26,10 @@ from ..data.cube import open_cube
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .metrics import evaluate, parameter_agreement, seasons, site_table
-from .options import CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, to_json
+from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, to_json
 from .report import write_report
 from .summary import describe_parameters, held_out, score_table
+from ..learning.calibration import Calibration, CalibrationOptions, calibrate
 from ..learning.hybrid import HybridModel
 from ..learning.network import NetworkOptions
 from ..learning.training import TrainingOptions
@@ -351,3 +352,46 @@ def evaluate_run(options: EvaluateOptions) -> str:
     scores = save_evaluation(out, {method: run}, seen, site_table(cube, dict.fromkeys(cube.site.values.astype(str), "all")))
     write_report(out)
     return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nreport: {out / 'report.html'}"
+
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #c4b20005
+def calibrate_cube(options: CalibrateOptions) -> str:
+    """Calibrate all sites of a cube into the run directory `options.out`; returns the table of scores on the years held out.
+
+    Beside what `Calibration.save` writes there are options.json, log.txt, sites.csv and scores.csv, with the default parameters for comparison."""
+    run_dir = Path(options.out)
+    if options.resume and not (run_dir / "options.json").is_file():
+        raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
+    if not options.resume:
+        unused(run_dir)
+    cube = load_cube(options)
+    given = [] if options.start is None else [_parameters_of(Path(options.start), cube)]
+    if not options.resume:
+        start_run(run_dir, options)
+    with logged(run_dir):
+        began = time.perf_counter()
+        settings = {f.name: getattr(options, f.name) for f in fields(CalibrationOptions)}
+        fit = calibrate(wroasted(), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
+                        forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=options.resume, **settings)
+        log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
+                 fit.costs.median(), len(fit.at_bound))
+        seen = observations(cube)
+        outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
+        forcing = prepare_forcing(cube, **fit.settings["forcing"])
+        runs = {"default": simulate(fit.model, forcing, spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
+        late = seen.time >= xr.DataArray(fit.periods.held_out.fillna(pd.Timestamp.max).values, dims="site", coords={"site": seen.site})
+        parts = {"train": seen.where(~late), "test": seen.drop_vars("agb", errors="ignore").where(late)}
+        parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
+        tables = [score_methods(runs, part, dict.fromkeys(cube.site.values.astype(str), name)) for name, part in parts.items()
+                  if any(part[t].notnull().any() for t in part)]
+        scores = pd.concat(tables, ignore_index=True)
+        scores.to_csv(run_dir / "scores.csv", index=False)
+        site_table(cube).to_csv(run_dir / "sites.csv", index=False)
+    where = "the years held out" if "test" in set(scores.split) else "the years that calibrate"
+    return f"\nDaily NSE, median (quartiles) over sites, on {where}\n\n{score_table(scores).to_string()}\n\nparameters: {run_dir / 'parameters.nc'}"
+
+
+def _parameters_of(run: Path, cube: xr.Dataset) -> xr.Dataset:
+    "What a training or a calibration in a directory says about the sites of a cube."
+    if (run / "calibration.json").is_file():
+        return Calibration.load(run).parameters
+    return HybridModel.load(run).predict_parameters(cube)
