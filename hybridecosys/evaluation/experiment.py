@@ -29,7 +29,7 @@ from .metrics import evaluate, parameter_agreement, seasons, site_table
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, to_json
 from .report import write_report
 from .summary import describe_parameters, held_out, score_table
-from ..learning.calibration import Calibration, CalibrationOptions, calibrate
+from ..learning.calibration import Calibration, CalibrationOptions, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
 from ..learning.network import NetworkOptions
 from ..learning.training import TrainingOptions
@@ -376,9 +376,8 @@ def calibrate_cube(options: CalibrateOptions) -> str:
                  fit.costs.median(), len(fit.at_bound))
         seen = observations(cube)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
-        forcing = prepare_forcing(cube, **fit.settings["forcing"])
-        runs = {"default": simulate(fit.model, forcing, spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
-        late = seen.time >= xr.DataArray(fit.periods.held_out.fillna(pd.Timestamp.max).values, dims="site", coords={"site": seen.site})
+        runs = {"default": simulate(fit.model, fit.forcing(cube), spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
+        late = is_held_out(seen, fit.periods.held_out)
         parts = {"train": seen.where(~late), "test": seen.drop_vars("agb", errors="ignore").where(late)}
         parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
         tables = [score_methods(runs, part, dict.fromkeys(cube.site.values.astype(str), name)) for name, part in parts.items()

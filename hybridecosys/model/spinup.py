@@ -111,8 +111,10 @@ def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
             s(values, parameters)
         return {name: lookup(plan, values, name) for name in SLOW}
 
-    for name in set(start) - set(SLOW):
-        if any(_needed(lambda x: whole(x, today)[0][name], start)[0][pool] for pool in SLOW):
+    names, jaxpr = sorted(start), jax.make_jaxpr(lambda x: whole(x, today)[0])(start).jaxpr  # a dict is flattened in sorted order
+    for name in set(names) - set(SLOW):
+        used = dce_jaxpr(jaxpr, [other == name for other in names])[1]
+        if any(there for there, pool in zip(used, names, strict=True) if pool in SLOW):
             raise ValueError(f"spinup='accelerated' needs {', '.join(SLOW)} to feed back on nothing else, but {name} depends on them")
     record = whole(start, today)[1]
     used = _needed(slow, {name: state[name] for name in SLOW}, record, today)[1]
