@@ -10,6 +10,7 @@ __all__ = ['MOVE', 'TRIED', 'SETTLED', 'SPREAD', 'NEAR', 'METHODS', 'Calibration
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10005
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
