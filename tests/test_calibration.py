@@ -156,3 +156,20 @@ def test_short_records_are_used_whole_and_said(cube):
     mine, _, periods = calibration.calibration_years(forcing, calibration.observations(short), held_out, 0)
     assert periods.held_out.isna().all() and periods.end.iloc[0] == forcing.indexes["time"][-1]
     assert mine.t_air.notnull().all()
+
+
+def test_the_command_writes_a_run_directory_and_resumes(cube, fit, tmp_path, capsys):
+    from hybridecosys.cli import main
+
+    cube.to_netcdf(tmp_path / "cube.nc")
+    out = tmp_path / "run"
+    assert main(["calibrate", "--cube", str(tmp_path / "cube.nc"), "--out", str(out), "--spinup", "none", "--starts", "2", "--steps", "9"]) == 0
+    assert "calibrated" in capsys.readouterr().out
+    xr.testing.assert_allclose(Calibration.load(out).parameters, fit.parameters)
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores.split) == {"train", "test"} and set(scores.method) == {"default", "calibrated"}
+    daily = scores[(scores.scale == "daily") & (scores.split == "train")].pivot_table(index="site", columns="method", values="nnse", aggfunc="sum")
+    assert (daily.calibrated > daily.default).all()
+    assert main(["calibrate", "--out", str(out)]) == 1 and "in use" in capsys.readouterr().err
+    assert main(["calibrate", "--out", str(out), "--resume"]) == 0
+    assert main(["calibrate", "--out", str(tmp_path / "none"), "--resume"]) == 1 and "no run to resume" in capsys.readouterr().err

@@ -22,7 +22,7 @@ def test_help_needs_no_heavy_import():
     assert out.rstrip().endswith("[]")
 
 
-@pytest.mark.parametrize("command", ["simulate", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["simulate", "train", "calibrate", "evaluate"])
 def test_help_of_each_command_names_the_common_options(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -51,6 +51,7 @@ def test_train_help_names_its_options(capsys):
         (["train", "--patience", "-1"], "patience"),
         (["simulate", "extra"], "extra"),
         (["evaluate", "--out", "x"], "--run"),
+        (["calibrate", "--method", "newton"], "newton"),
         (["learn"], "learn"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
     ],
@@ -172,6 +173,15 @@ def test_every_option_of_network_and_training_can_be_given():
     given = {f.name: f.type for f in fields(TrainOptions)}
     for part in (NetworkOptions, TrainingOptions):
         assert {f.name for f in fields(part)} <= set(given), part
+
+
+def test_every_option_of_calibration_can_be_given_with_the_same_default():
+    from hybridecosys.evaluation.options import CalibrateOptions
+    from hybridecosys.learning.calibration import CalibrationOptions
+
+    command, call = CalibrateOptions(), CalibrationOptions()
+    for f in fields(CalibrationOptions):
+        assert getattr(command, f.name) == getattr(call, f.name), f.name
 
 
 def test_installed_command_is_this_one():
