@@ -50,6 +50,16 @@ def test_run_directory_holds_everything(trained):
     assert "8 sites: 4 train, 2 valid, 2 test" in (trained / "log.txt").read_text()
 
 
+def test_a_target_withheld_from_training_is_scored(cube, tmp_path):
+    args = ["train", "--cube", str(cube), "--out", str(tmp_path / "run"), "--spinup", "none", "--features", "igbp", "soil", "--hidden", "8", "--epochs", "1", "--seed", "3"]
+    assert main([*args, "--layers", "1", "--no-decay", "--valid-fraction", "0.25", "--test-fraction", "0.25", "--targets", "gpp", "nee"]) == 0
+    assert set(pd.read_csv(tmp_path / "run" / "losses.csv").target) >= {"gpp", "nee"}
+    assert "reco" not in set(pd.read_csv(tmp_path / "run" / "losses.csv").target)
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv").query("scale == 'daily' and split == 'test'")
+    assert scores[scores.target == "reco"].nse.notna().all() and set(scores.target) == {"gpp", "nee", "reco"}
+    assert "Not trained on, and so a test of the equations alone: RECO." in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_split_of_sites_is_that_of_training(trained):
     sites = pd.read_csv(trained / "sites.csv").set_index("site").split
     config = json.loads((trained / "config.json").read_text())["sites"]

@@ -89,18 +89,20 @@ def _glance_part(page: Page, run: RunFiles) -> None:
 def _score_part(page: Page, run: RunFiles) -> None:
     scores, where = held_out(run.scores)[0], _where(run.scores)
     page.add("heading", "Scores")
-    page.add("table", score_table(run.scores), f"Daily NSE, median (quartiles) over {where}; the same sites for every method.")
+    table = score_table(run.scores)
+    table = table if table.shape[1] <= 4 else table.T.rename_axis("target")
+    page.add("table", table, f"Daily NSE, median (quartiles) over {where}; the same sites for every method.")
     nnse = pd.DataFrame({t: w.median() for t, w in paired_scores(run.scores, "nnse").items() if not (scores.scale[scores.target == t] == "record").all()})
     methods = [m for m in dict.fromkeys(scores.get("method", ["simulated"])) if m in nnse.index]
     nnse = nnse.loc[methods].rename_axis("method").assign(sum=lambda d: d.sum(axis=1, skipna=False))
-    page.add("table", nnse, f"Daily NNSE, median over {where}, and the sum of the medians.")
+    page.add("table", nnse.map("{:.3f}".format), f"Daily NNSE, median over {where}, and the sum of the medians.")
     if withheld := _withheld(run):
         page.add("text", f"Not trained on, and so a test of the equations alone: {_names(withheld)}.")
-    summary = summarise(scores)
+    summary = summarise(scores).sort_values("target", key=lambda c: c.map(list(TARGETS.index).index), kind="stable")
     series = summary[~summary.scale.isin(["record", "annual"])]
     index = [c for c in ("target", "method") if c in summary]
     if series.scale.nunique() > 1:
-        page.add("table", _wide(series[series.metric == "nse"], index, "scale", "median"),
+        page.add("table", _two_digits(_wide(series[series.metric == "nse"], index, "scale", "median")),
                  f"Median NSE over {where} by time scale ({_points()}); a dash where every record is too short.")
     annual = summary[(summary.scale == "annual") & summary.metric.isin(["bias", "rmse", "correlation"])]
     if len(annual):
@@ -112,15 +114,20 @@ def _score_part(page: Page, run: RunFiles) -> None:
     page.add("table", daily[["target", "metric", "unit", "median", "q25", "q75", "worst_decile", "sites"]].set_index("target"),
              f"Daily scores of {main} over {where}. One site in ten is worse than worst_decile.")
     if spread.scale.nunique() > 1:
-        worst = spread[(spread.metric == "nse") & (spread.scale != "record")]
-        page.add("table", _wide(worst, ["target"], "scale", "worst_decile"), f"NSE of {main} that one in ten of the {where} falls below, by time scale.")
+        worst = spread[(spread.metric == "nse") & ~spread.scale.isin(["record", "annual"])]
+        page.add("table", _two_digits(_wide(worst, ["target"], "scale", "worst_decile")), f"NSE of {main} that one in ten of the {where} falls below, by time scale.")
     if "split" in run.scores and run.scores.split.nunique() > 1 and main != "the run":
         parts = summarise(run.scores[(run.scores.method == main) & (run.scores.scale == "daily")]).query("metric == 'nse'")
-        page.add("table", _wide(parts, ["target"], "split", "median"), f"Median daily NSE of {main} at the sites it was trained on, chosen with, and never saw.")
+        parts = parts.sort_values("split", key=lambda c: c.map({"train": 0, "valid": 1, "test": 2}), kind="stable")
+        page.add("table", _two_digits(_wide(parts, ["target"], "split", "median")), f"Median daily NSE of {main} at the sites it was trained on, chosen with, and never saw.")
     drawn = _drawn_methods(scores, main)
     page.figure("score_distributions.png", draw.score_distributions(drawn),
                 f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
                 "Triangles: sites below the axis, with their number." + ("" if len(drawn) == len(scores) else " Other methods are in the tables."))
+
+
+def _two_digits(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda v: "–" if np.isnan(v) else f"{v:.2f}")
 
 
 def _points() -> str:
