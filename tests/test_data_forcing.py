@@ -70,10 +70,10 @@ def test_options_out_of_bounds(option, culprit):
 
 
 def test_unknown_elevation_is_told_where_net_radiation_is_computed():
-    with pytest.warns(UserWarning, match="elevation unknown, 0 m assumed, at XX-Aaa, XX-Bbb, XX-Ccc"):
+    with pytest.warns(UserWarning, match="elevation unknown, 0 m assumed, at 3 sites: XX-Aaa, XX-Bbb, XX-Ccc"):
         sea_level = prepare_forcing(small_cube().drop_vars("elevation")).rn
     gap = small_cube().assign(elevation=("site", [2000.0, NAN, 0.0], {"units": "m"}))
-    with pytest.warns(UserWarning, match="0 m assumed, at XX-Bbb$"):
+    with pytest.warns(UserWarning, match="0 m assumed, at 1 sites: XX-Bbb$"):
         rn = prepare_forcing(gap).rn
     assert (rn[0] != sea_level[0]).any() and (rn[1:] == sea_level[1:]).all()
     measured = small_cube().drop_vars("elevation").assign(NETRAD=(small_cube().SW_IN_F * 0.5).assign_attrs(units="W m-2"))

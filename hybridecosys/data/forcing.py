@@ -190,7 +190,7 @@ def _net_radiation(cube: xr.Dataset, t_air, vpd, rg, rg_pot, albedo):
     rn, derived = _or_else(_optional(cube, "NETRAD", "MJ m-2 d-1"), computed.transpose("site", "time"))
     low = cube["site"].values[elevation.isnull().values & derived.any(1)]
     if len(low):
-        warnings.warn(f"rn: elevation unknown, 0 m assumed, at {', '.join(map(str, low[:10]))}", stacklevel=3)
+        warnings.warn(f"rn: elevation unknown, 0 m assumed, at {len(low)} sites: {', '.join(map(str, low[:10]))}", stacklevel=3)
     return rn, derived
 
 # %% ../../nbs/01_data/06_forcing.ipynb #92980dab
