@@ -91,18 +91,17 @@ def constraint(curvature: xr.Dataset, tolerance: float = TOLERANCE) -> xr.Datase
     """How far each parameter can be moved, in ranges, before the cost of a site has risen by `tolerance`: variables alone and together (site, parameter), at most 1.
 
     alone: the others stay. together: the others are moved, too, so as to make up for it. by_target: as alone, if that target were all there is
-    (site, target, parameter).
+    (site, target, parameter). A parameter that the data do not hold is held by its range: a spring that raises the cost as much for a move of 1.
     """
     rise = 2 * tolerance * curvature.cost.sum("target").values[:, None]
     matrix = curvature.matrix.sum("target").values.astype(float)
     spring = rise[:, :, None] * np.eye(matrix.shape[1])
-    with np.errstate(divide="ignore"):
-        alone = np.sqrt(rise / np.diagonal(matrix, axis1=1, axis2=2))
-        by_target = np.sqrt(rise[:, None] / np.diagonal(curvature.matrix.values.astype(float), axis1=2, axis2=3))
+    alone = np.sqrt(rise / (np.diagonal(matrix, axis1=1, axis2=2) + rise))
+    by_target = np.sqrt(rise[:, None] / (np.diagonal(curvature.matrix.values.astype(float), axis1=2, axis2=3) + rise[:, None]))
     together = np.sqrt(rise * np.diagonal(np.linalg.inv(matrix + spring), axis1=1, axis2=2))
     dims = ("site", "parameter")
-    return xr.Dataset({"alone": (dims, np.minimum(alone, 1)), "together": (dims, np.minimum(together, 1)),
-                       "by_target": (("site", "target", "parameter"), np.minimum(by_target, 1))},
+    return xr.Dataset({"alone": (dims, alone), "together": (dims, together),
+                       "by_target": (("site", "target", "parameter"), by_target)},
                       coords={k: curvature[k] for k in ("site", "target", "parameter")})
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10012

@@ -225,20 +225,18 @@ def step_candidates(x: Array, gradient: Array, matrix: Array, damping: Array) ->
     gradient = jnp.where(usable[:, None], gradient, 0)
     unit = jnp.eye(x.shape[1], dtype=x.dtype)
     matrix = jnp.where(usable[:, None, None], matrix, unit)
-    outwards = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
 
     def candidate(damping):
         a = matrix + damping[:, None, None] * unit
 
-        def solve(_, state):
-            held, d = state
-            d = jnp.where(held, d, 0)
-            b = jnp.where(held, 0, -gradient - jnp.einsum("lpq,lq->lp", a, d))
+        def solve(_, d):
+            slope = gradient + jnp.einsum("lpq,lq->lp", a, d)
+            held = ((x + d <= 1e-6) & (slope > 0)) | ((x + d >= 1 - 1e-6) & (slope < 0))  # at a bound, and drawn beyond it
             free = jnp.where(held[:, :, None] | held[:, None, :], 0, a) + held[:, :, None] * unit
-            d = d + jnp.linalg.solve(free, b[..., None])[..., 0]
-            return held | (x + d < 0) | (x + d > 1), jnp.clip(x + d, 0, 1) - x
+            d = d + jnp.linalg.solve(free, jnp.where(held, 0, -slope)[..., None])[..., 0]
+            return jnp.clip(x + d, 0, 1) - x
 
-        return jnp.clip(x + jax.lax.fori_loop(0, 10, solve, (outwards, jnp.zeros_like(x)))[1], 0, 1)
+        return jnp.clip(x + jax.lax.fori_loop(0, 10, solve, jnp.zeros_like(x)), 0, 1)
 
     return jax.vmap(candidate)(damping)
 
