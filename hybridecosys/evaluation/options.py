@@ -81,7 +81,7 @@ class TrainOptions(CubeOptions):
     """Run directory; it must not be in use, unless --resume."""
     resume: bool = False
     """Go on with the run in --out from its last checkpoint, with its options; more --epochs may be asked for."""
-    epochs: int = 60
+    epochs: int = 40
     """Passes over the training sites."""
     patience: int = 0
     """Stop after this many epochs without a lower cost at the validation sites; 0: never."""
