@@ -89,6 +89,18 @@ def test_notebooks_leave_the_filters_of_warnings_alone():
         assert sum("quiet.enter_context" in c for c in cells) == sum("quiet.close()" in c for c in cells), nb.name
 
 
+def test_imports_stand_in_cells_of_their_own():
+    """The site is built by running every cell that imports something: it must need nothing of other cells."""
+    for nb in (nb for nb in NOTEBOOKS if "default_exp" in nb.read_text()):
+        for cell in json.loads(nb.read_text())["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] != "code" or re.search(r"^#\| *export", source, re.M):
+                continue
+            nodes = [*ast.walk(ast.parse(source))]
+            mixed = any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes) and any(isinstance(n, (ast.Expr, ast.Assign)) for n in nodes)
+            assert not mixed, f"{nb.name}, cell {cell['id']}: imports and other code in one cell"
+
+
 def test_notebooks_carry_no_path_of_a_machine():
     for nb in [*NOTEBOOKS, ROOT / "README.md"]:
         text = nb.read_text()
