@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_imports_stand_in_cells_of_their_own():
             nodes = [*ast.walk(ast.parse(source))]
             mixed = any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in nodes) and any(isinstance(n, (ast.Expr, ast.Assign)) for n in nodes)
             assert not mixed, f"{nb.name}, cell {cell['id']}: imports and other code in one cell"
+
+
+def test_site_can_show_every_exported_name():
+    from hybridecosys._showdoc import Renderer
+
+    for path in sorted((ROOT / "hybridecosys").rglob("[a-z]*.py")):
+        module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for name in getattr(module, "__all__", []):
+            value = getattr(module, name)
+            if callable(value) and not (isinstance(value, type) and "__init__" not in vars(value)):  # fastcore stumbles over an inherited one
+                assert name in Renderer(value, name)._repr_markdown_(), f"{path.name}: {name}"
 
 
 def test_notebooks_carry_no_path_of_a_machine():
