@@ -1,5 +1,6 @@
 # make run    install and run the main job: train on the embedded synthetic cube, evaluate at sites held out
 # make test   install and pass every notebook and every test
+# make bench  time the day loop, its gradient, spin-up, training and compilation (ten minutes; BENCH=--full for the whole matrix)
 # make docs   render the site into _docs (with Quarto where it is installed)
 # Needs Python >= 3.11 and nothing else. PYTHON=/path/to/python chooses one; RUN=folder another run directory.
 
@@ -15,10 +16,12 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
 
-.PHONY: help run test notebooks unit lint export readme docs clean
+BENCH ?=
+
+.PHONY: help bench run test notebooks unit lint export readme docs clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 run: .venv/run.stamp
 	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume)
@@ -34,6 +37,11 @@ notebooks: .venv/dev.stamp
 
 unit: .venv/dev.stamp
 	$(BIN)/pytest
+
+# needs a quiet machine; the yardstick runs beside it where it lies in the data folder
+bench: .venv/dev.stamp
+	$(BIN)/pytest bench -s --benchmark-json=bench/results.json $(BENCH)
+	$(BIN)/python bench/report.py bench/results.json
 
 # write the modules of the package and the README from the notebooks
 export: .venv/dev.stamp

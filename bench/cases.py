@@ -1,0 +1,97 @@
+"""What is timed: sites with made-up weather, the forward run, value and gradient of the cost, the spin-up; and the yardstick beside them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybridecosys.data.attributes import cover_fractions
+from hybridecosys.data.cube import real_data_path
+from hybridecosys.data.forcing import prepare_forcing
+from hybridecosys.data.weather import synthetic_weather
+from hybridecosys.learning.cost import Observed, output_names, site_costs, total_cost
+from hybridecosys.model.inputs import Inputs, make_inputs
+from hybridecosys.model.simulate import run
+from hybridecosys.model.spinup import accelerated_spinup, reference_spinup, static_values
+from hybridecosys.model.structure import wroasted
+
+MODEL = wroasted("smooth")
+CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+TARGETS = ("gpp", "nee", "reco", "evapotranspiration", "transpiration", "ndvi", "agb")
+OUTPUTS = output_names(TARGETS)
+
+
+@cache
+def _weather(sites: int, years: int):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cube = synthetic_weather(sites, years, seed=0)
+        return prepare_forcing(cube.merge(cover_fractions(cube, greenness=False))).load()
+
+
+def make_case(sites: int, years: int, dtype: str = "float32") -> tuple[dict, Inputs, Observed]:
+    """Parameters (site,), inputs and observations; beyond 200 sites or ten years the weather repeats itself. Call where `dtype` is enabled."""
+    inputs = make_inputs(_weather(min(sites, 200), min(years, 10)), np.dtype(dtype))
+    lanes, blocks = np.arange(sites) % inputs.n_site, np.arange(years) % inputs.shape[0]
+    part = lambda tree: jax.tree.map(lambda x: x[..., lanes], tree)
+    forcing = {n: x[blocks] for n, x in part(inputs.forcing).items()}
+    inputs = replace(inputs, forcing=forcing, attributes=part(inputs.attributes), season=part(inputs.season), first_year=part(inputs.first_year),
+                     n_site=sites, shape=(years, 365, sites))
+    rng = np.random.default_rng(0)
+    values = {t: rng.gamma(2, 1, inputs.shape).astype(dtype) for t in TARGETS if t != "agb"}
+    mask = {t: rng.random(inputs.shape) < 0.7 for t in values}
+    spread = {t: (values[t].var((0, 1)) * mask[t].sum((0, 1))).astype(dtype) for t in values}
+    observed = Observed(values, mask, spread, np.full(sites, 365 * years, dtype), np.full(sites, 5000, dtype))
+    parameters = {n: jnp.full(sites, p.default, dtype) for n, p in MODEL.parameter_table.items()}
+    return jax.tree.map(jnp.asarray, (parameters, inputs, observed))
+
+
+@jax.jit
+def forward(parameters, inputs, observed):
+    """The seven targets of every day, without spin-up."""
+    return run(MODEL, parameters, inputs, "none", OUTPUTS)
+
+
+@jax.jit
+def gradient(parameters, inputs, observed):
+    """Cost and its gradient with respect to the 36 learned parameters of each site, without spin-up."""
+    def cost(learned):
+        return total_cost(site_costs(run(MODEL, {**parameters, **learned}, inputs, "none", OUTPUTS)[1], observed, inputs)).sum()
+
+    return jax.value_and_grad(cost)({n: parameters[n] for n in MODEL.learned})
+
+
+@partial(jax.jit, static_argnames="kind")
+def spinup(parameters, inputs, observed, kind):
+    """State after the plain loop of 200 repetitions ("reference"), or the fast one ("accelerated")."""
+    solve = {"reference": reference_spinup, "accelerated": accelerated_spinup}[kind]
+    return solve(MODEL.plan(disturbed=False), parameters, static_values(MODEL.plan(), parameters, inputs), inputs)
+
+
+def yardstick(sites: int, years: int) -> float | None:
+    """Site-days per second of the hand-written C beside the project's data; None where it is absent or cannot be compiled."""
+    path = real_data_path("bench/yardstick.py")
+    if path is None:
+        return None
+    done = subprocess.run([sys.executable, str(path), str(sites), str(365 * years)], capture_output=True, text=True)
+    found = re.search(r"([\d.]+) million site-days", done.stdout)
+    return 1e6 * float(found[1]) if found else None
+
+
+def child(code: str, cache_dir: str | None = None) -> dict:
+    """Run `code` in a fresh process that imports this module as `cases`; the last line it prints is JSON."""
+    env = {k: v for k, v in os.environ.items() if k not in CACHE} | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    if cache_dir is not None:
+        env |= dict(zip(CACHE, (cache_dir, "0")))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])

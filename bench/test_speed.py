@@ -1,0 +1,101 @@
+"""How fast: `make bench`. Every figure of the day loop carries the yardstick's, measured just before and after it, and the ratio."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cases
+import jax
+import pytest
+
+from hybridecosys.data.cube import real_data_path
+
+
+def measure(benchmark, function, sites, days, rounds=5):
+    """Time a function after one call that compiles it, the yardstick on both sides of it."""
+    jax.block_until_ready(function())
+    before = cases.yardstick(sites, 10) if days else None
+    benchmark.pedantic(lambda: jax.block_until_ready(function()), rounds=rounds, iterations=1)
+    after = cases.yardstick(sites, 10) if days else None
+    speed = sites * days / benchmark.stats.stats.min if days else None
+    benchmark.extra_info |= {"site_days_per_second": speed, "yardstick": max(before, after) if before and after else None}
+    if before and after:
+        benchmark.extra_info["ratio_to_yardstick"] = speed / max(before, after)
+    print(f"\n{benchmark.name}: {benchmark.extra_info}")
+
+
+@pytest.mark.parametrize("kind", ["forward", "gradient"])
+def test_day_loop(benchmark, sites, years, dtype, kind):
+    with jax.enable_x64(dtype == "float64"):
+        arguments = cases.make_case(sites, years, dtype)
+        measure(benchmark, lambda: getattr(cases, kind)(*arguments), sites, 365 * years)
+
+
+@pytest.mark.parametrize("kind", ["reference", "accelerated"])
+def test_spinup(benchmark, sites, years, dtype, kind):
+    if years == 40 and sites == 1000:
+        pytest.skip("two spin-ups of 1,000 sites x 40 years say what 10 years say")
+    with jax.enable_x64(dtype == "float64"):
+        arguments = cases.make_case(sites, years, dtype)
+        measure(benchmark, lambda: cases.spinup(*arguments, kind=kind), sites, 0, rounds=3)
+
+
+COMPILE = """
+import time, json, jax, cases
+arguments = cases.make_case(200, 10)
+begin = time.perf_counter()
+cases.{kind}.lower(*arguments).compile()
+print(json.dumps({{"seconds": time.perf_counter() - begin}}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["forward", "gradient"])
+def test_compile(benchmark, tmp_path, kind):
+    code = COMPILE.format(kind=kind)
+    cold = cases.child(code, str(tmp_path))["seconds"]
+    warm = benchmark.pedantic(lambda: cases.child(code, str(tmp_path))["seconds"], rounds=1)
+    benchmark.extra_info |= {"cold_seconds": cold, "warm_seconds": warm}
+    print(f"\ncompile {kind}: cold {cold:.1f} s, second process {warm:.1f} s")
+
+
+MEMORY = """
+import json, resource, jax, cases
+arguments = cases.make_case(200, {years})
+jax.block_until_ready(cases.gradient(*arguments))
+print(json.dumps({{"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
+                   "temporaries": cases.gradient.lower(*arguments).compile().memory_analysis().temp_size_in_bytes / 1024**3}}))
+"""
+
+
+@pytest.mark.parametrize("years", [10, 20, 40])
+def test_memory_of_the_gradient(benchmark, years):
+    found = benchmark.pedantic(lambda: cases.child(MEMORY.format(years=years)), rounds=1)
+    benchmark.extra_info |= {"peak_gib": found["peak"], "temporaries_gib": found["temporaries"]}
+    print(f"\nmemory of 200 sites x {years} years: {found}")
+
+
+def test_epoch(benchmark):
+    """One epoch on all sites of the real cube, spin-up included: the difference of fits of one and of two epochs, both compiled."""
+    import hybridecosys as he
+
+    path = real_data_path("fluxnet/fluxnet2015_daily.nc")
+    if path is None:
+        pytest.skip("fluxnet/fluxnet2015_daily.nc is not in the data folder")
+    cube, model = he.open_cube(path), he.wroasted()
+
+    def fit(epochs):
+        begin = time.perf_counter()
+        he.HybridModel(model, features=["igbp", "bioclim"]).fit(cube, epochs=epochs, progress=False)
+        return time.perf_counter() - begin
+
+    fit(1)
+    one = fit(1)
+    two = benchmark.pedantic(lambda: fit(2), rounds=1)
+    benchmark.extra_info["epoch_seconds"] = two - one
+    print(f"\none epoch on {cube.sizes['site']} sites: {two - one:.1f} s")
+
+
+def test_start_of_the_command(benchmark):
+    command = Path(sys.executable).with_name("hybridecosys")
+    benchmark.pedantic(lambda: subprocess.run([command, "--help"], check=True, capture_output=True), rounds=5, warmup_rounds=1)
