@@ -26,7 +26,11 @@ help:
 run: .venv/run.stamp
 	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume)
 
-test: lint notebooks unit
+# notebooks and tests keep about a core busy each; the last line is pytest's count
+test: lint
+	@$(MAKE) --no-print-directory notebooks & notebooks=$$!; \
+	$(BIN)/pytest >.unit.log 2>&1; unit=$$?; \
+	wait $$notebooks; notebooks=$$?; cat .unit.log; exit $$((notebooks | unit))
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -63,7 +67,7 @@ smalldocs:
 	rm -rf _docs && mv _proc/_docs _docs
 
 clean:
-	rm -rf _docs _proc build dist .jax_cache .pytest_cache .ruff_cache
+	rm -rf _docs _proc .unit.log build dist .jax_cache .pytest_cache .ruff_cache
 
 # ---- installation: uv where it can be had (seconds), else pip
 .venv/bin/python:

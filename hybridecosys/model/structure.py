@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
+import jax
 import pandas as pd
 from jax import Array
 
@@ -102,11 +103,14 @@ class Plan:
     last: Mapping[str, str]
     stage: Mapping[str, str]
 
-    def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
-        """Run all processes of one stage on `values`, in order."""
+    def run(self, stage: str, values: dict, parameters: Mapping[str, Array], one: Array | None = None) -> None:
+        """Run all processes of one stage on `values`, in order. The results of each are divided by `one` where it is given (see the time loop)."""
         for step in self.steps:
             if step.stage == stage:
                 step(values, parameters)
+                if one is not None:
+                    results = [f"{name}@{step.approach.process}" for name in step.approach.returns]
+                    values.update({key: jax.tree.map(lambda x: x / one, values[key]) for key in results})
 
 
 START = {f"{name}_start": name for name in ("soil", "groundwater", "snow")}
