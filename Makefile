@@ -16,8 +16,6 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
 
-BENCH ?=
-
 .PHONY: help bench run test notebooks unit lint export readme docs clean
 
 help:

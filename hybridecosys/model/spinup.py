@@ -24,7 +24,7 @@ SPINUPS = ("none", "reference", "accelerated", "equilibrium")
 
 
 def static_values(plan: Plan, parameters: Mapping[str, Array], inputs: Inputs) -> dict[str, Array]:
-    """Site attributes and all that follows from them and the parameters alone, by key; and `one`, a 1 that the compiler cannot know (see `day_values`)."""
+    """Site attributes and all that follows from them and the parameters alone, by key; and `one`, a 1 that the compiler cannot know (see `Step`)."""
     values = dict(inputs.attributes)
     plan.run("static", values, parameters)
     values["one"] = jax.lax.stop_gradient(1 + 0 * values["sand"])

@@ -88,11 +88,14 @@ class Step:
     sources: Mapping[str, str]
 
     def __call__(self, values: dict, parameters: Mapping[str, Array]) -> None:
-        """Compute the process from `values` and put its results there."""
+        """Compute the process from `values` and put its results there; those of a day divided by `one`, a 1 that the compiler cannot know (see the time loop)."""
         a = self.approach
         inputs = {name: values[key] for name, key in self.sources.items()}
         inputs.update({f"{a.process}.{name}": parameters[f"{a.process}.{name}"] for name in a.parameters})
-        values.update({f"{name}@{a.process}": value for name, value in a.results(inputs).items()})
+        results = a.results(inputs)
+        if self.stage == "day":
+            results = jax.tree.map(lambda x: x / values["one"], results)
+        values.update({f"{name}@{a.process}": value for name, value in results.items()})
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,11 @@ class Plan:
     last: Mapping[str, str]
     stage: Mapping[str, str]
 
-    def run(self, stage: str, values: dict, parameters: Mapping[str, Array], one: Array | None = None) -> None:
-        """Run all processes of one stage on `values`, in order. The results of each are divided by `one` where it is given (see the time loop)."""
+    def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
+        """Run all processes of one stage on `values`, in order."""
         for step in self.steps:
             if step.stage == stage:
                 step(values, parameters)
-                if one is not None:
-                    results = [f"{name}@{step.approach.process}" for name in step.approach.returns]
-                    values.update({key: jax.tree.map(lambda x: x / one, values[key]) for key in results})
 
 
 START = {f"{name}_start": name for name in ("soil", "groundwater", "snow")}

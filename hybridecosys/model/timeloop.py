@@ -21,7 +21,7 @@ def day_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str,
     """All values of a day by key, from the state in the morning and this day's `weather`, both (site,)."""
     values = {**static, **weather, **state, "soil": tuple(state[name] for name in SOIL)}
     values.update({start: values[name] for start, name in START.items()})
-    plan.run("day", values, parameters, static["one"])
+    plan.run("day", values, parameters)
     return values
 
 
