@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .data.fluxnet import read_fluxnet
     from .data.forcing import prepare_forcing
     from .data.observations import observations
+    from .evaluation.crossval import CrossValidation, cross_validate
     from .evaluation.experiment import run_experiment
     from .evaluation.metrics import evaluate
     from .evaluation.report import write_report
@@ -41,11 +42,14 @@ _HOME = {
     "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
+    "cross_validate": "evaluation.crossval",
+    "CrossValidation": "evaluation.crossval",
     "write_report": "evaluation.report",
     "HybridEnsemble": "evaluation.uncertainty",
 }
 
 __all__ = [
+    "CrossValidation",
     "HybridEnsemble",
     "HybridModel",
     "Model",
@@ -53,6 +57,7 @@ __all__ = [
     "SequenceModel",
     "approach",
     "calibrate",
+    "cross_validate",
     "evaluate",
     "observations",
     "open_cube",

@@ -33,8 +33,9 @@ def _row(fold: str, part: str, sites: Sequence[str], begin=None, end=None) -> pd
 
 def _fold(fold: str, train: Sequence[str], test: Sequence[str], classes: pd.Series, share: float, seed: int) -> pd.DataFrame:
     "Rows of a fold; the validation sites are taken out of `train`."
-    valid = validation_sites(classes.loc[train], share, seed)
-    return pd.concat([_row(fold, "train", [s for s in train if s not in valid]), _row(fold, "valid", valid), _row(fold, "test", test)])
+    valid = validation_sites(classes.loc[train], share, seed) if share else []
+    rows = {"train": [s for s in train if s not in valid], "valid": valid, "test": test}
+    return pd.concat([_row(fold, part, sites) for part, sites in rows.items() if sites])
 
 # %% ../../nbs/05_evaluation/07_folds.ipynb #421cb1b8
 def _classes(cube: xr.Dataset) -> pd.Series:
@@ -141,7 +142,7 @@ def time_blocks(cube: xr.Dataset, seed: int = 0, valid_fraction: float = 0.15) -
     if cut.isna().any():
         warnings.warn(f"observations within one year, not in any fold: {', '.join(cut.index[cut.isna()])}", stacklevel=2)
     classes = _classes(cube).loc[lambda c: cut[c.index].notna()]
-    valid = validation_sites(classes, valid_fraction, seed)
+    valid = validation_sites(classes, valid_fraction, seed) if valid_fraction else []
     first, last = (pd.Timestamp(cube.time.values[i]) for i in (0, -1))
     spans = {"earlier": lambda c: (first, c - pd.Timedelta(days=1)), "later": lambda c: (c, last)}
     folds = []
@@ -155,7 +156,7 @@ def time_blocks(cube: xr.Dataset, seed: int = 0, valid_fraction: float = 0.15) -
 def make_folds(cube: xr.Dataset, scheme: str = "kfold", k: int = 10, seed: int = 0, valid_fraction: float = 0.15, min_sites: int = 5) -> pd.DataFrame:
     """Folds of the sites of a cube, a row per fold, site and part: columns fold, site, part (train, valid, test), begin, end (NaT: all days).
 
-    scheme: one of `SCHEMES`. k: number of folds ("kfold"). valid_fraction: share of the training sites that choose the epoch. min_sites: classes with
+    scheme: one of `SCHEMES`. k: number of folds ("kfold"). valid_fraction: share of the training sites that choose the epoch (0: none). min_sites: classes with
     fewer sites are left out with their relatives ("type", "climate"). Same seed, same folds, whatever the order of the sites.
     """
     if scheme == "kfold":
@@ -170,7 +171,7 @@ def make_folds(cube: xr.Dataset, scheme: str = "kfold", k: int = 10, seed: int =
 
 
 def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
-    """Folds as `make_folds` returns them. ValueError names a fold without a part, a site that the cube lacks, and a day that a site is both
+    """Folds as `make_folds` returns them. ValueError names a fold without a training or test site, a site that the cube lacks, and a day that a site is both
     trained on and tested."""
     if missing := [c for c in ("fold", "site", "part") if c not in folds]:
         raise ValueError(f"folds lack the column {missing[0]}")
@@ -181,7 +182,7 @@ def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
     if absent := sorted(set(folds.site) - set(cube.site.values.astype(str))):
         raise ValueError(f"site {absent[0]} of the folds is not in the cube")
     for fold, rows in folds.groupby("fold", sort=False):
-        if lacking := [p for p in PARTS if p not in set(rows.part)]:
+        if lacking := [p for p in ("train", "test") if p not in set(rows.part)]:
             raise ValueError(f"fold {fold} has no {lacking[0]} site")
         pairs = rows.merge(rows, on="site")
         pairs = pairs[pairs.part_x.map(PARTS.index) < pairs.part_y.map(PARTS.index)]
