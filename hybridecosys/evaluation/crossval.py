@@ -570,7 +570,8 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     sites = site_table(study.cube)
     sites["split"] = sites.site.map(lambda s: "test" if s in set(scores.site) else "train")
     losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m != "site"]
-    cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in order], ignore_index=True)
+    drawn = [m for m in order if m in KNOWN] or order[:5]
+    cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in drawn], ignore_index=True)
     cycles = cycles.drop_duplicates(["site", "target", "series", "day"])
     kept = {"scores": scores, "sites": sites, "seasons": cycles, "summary": summarise(scores),
             **{f"summary_{by}": summarise(scores, by, sites.fillna({by: "unknown"})) for by in ("igbp", "climate") if by in sites}}

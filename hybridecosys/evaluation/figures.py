@@ -133,7 +133,8 @@ def seasonal_cycles(
         ax.fill_between(seen.day, seen.q25, seen.q75, color="0.8", lw=0, label="Observed, quartiles")
         ax.plot(seen.day, seen["mean"], color="k", lw=1.4, label="Observed")
         for i, method in enumerate(methods):
-            ax.plot(panel[method].day, panel[method]["mean"], color=COLOURS[i % 7], ls=DASHES[i % 7], label=method)
+            line = panel.get(method, seen.iloc[:0])
+            ax.plot(line.day, line["mean"], color=COLOURS[i % 7], ls=DASHES[i % 7], label=method)
         ax.set_title((titles or {}).get(site, site), loc="left")
         ax.set(xlim=(1, 365))
         ax.set_xticks([1, 91, 182, 274], ["Jan", "Apr", "Jul", "Oct"])

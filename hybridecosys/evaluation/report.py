@@ -8,11 +8,13 @@ __all__ = ['PANELS', 'PARTS', 'write_report', 'report_run']
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c003
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import wilcoxon
 
 from ..data.observations import TARGETS
 from . import figures as draw
@@ -36,6 +38,8 @@ def _main_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _where(scores: pd.DataFrame) -> str:
     "What the held-out scores are of, in words."
     split = held_out(scores)[1]
+    if "place" in scores:
+        return "years held out at each site"
     if split == "test" and "fold" not in scores:
         seen = set(scores.site[scores.split == "train"])
         if seen & set(scores.site[scores.split == "test"]):
@@ -64,14 +68,16 @@ def _glance_part(page: Page, run: RunFiles) -> None:
     page.add("heading", "At a glance")
     facts, tables, where = {}, paired_scores(run.scores), _where(run.scores)
     split = run.scores.groupby("split", sort=False).site.nunique() if "split" in run.scores else {}
-    facts["sites"] = f"{run.scores.site.nunique()}" + (f" ({', '.join(f'{s} {n}' for s, n in split.items())})" if len(split) > 1 else "")
+    facts["sites"] = f"{run.scores.get('place', run.scores.site).nunique()}" + (f" ({', '.join(f'{s} {n}' for s, n in split.items())})" if len(split) > 1 else "")
     if "method" in run.scores:
         facts["methods"] = ", ".join(dict.fromkeys(run.scores.method))
     facts["targets"] = _names(dict.fromkeys(run.scores.target))
     if withheld := _withheld(run):
         facts["scored, but not trained on"] = _names(withheld)
+    if "fold" in run.scores:
+        facts["folds"] = f"{run.scores.fold.nunique()}" + (f" ({run.config['scheme']})" if run.config and "scheme" in run.config else "")
     for key in ("features", "seed", "epochs", "spinup", "cube"):
-        for source in (run.config, run.options):
+        for source in (run.config, run.options) if key != "cube" else (run.options,):
             if source and source.get(key) not in (None, [], ""):
                 facts[key] = ", ".join(map(str, source[key])) if isinstance(source[key], list) else str(source[key])
                 break
@@ -120,10 +126,24 @@ def _score_part(page: Page, run: RunFiles) -> None:
         parts = summarise(run.scores[(run.scores.method == main) & (run.scores.scale == "daily")]).query("metric == 'nse'")
         parts = parts.sort_values("split", key=lambda c: c.map({"train": 0, "valid": 1, "test": 2}), kind="stable")
         page.add("table", _two_digits(_wide(parts, ["target"], "split", "median")), f"Median daily NSE of {main} at the sites it was trained on, chosen with, and never saw.")
+    if len(gains := _gains(run.scores, main)):
+        page.add("table", gains, f"Daily NSE of {main} less that of other methods, paired by site: median difference, share of the sites where {main} is better, "
+                 "p of Wilcoxon's signed-rank test, number of sites.")
     drawn = _drawn_methods(scores, main)
     page.figure("score_distributions.png", draw.score_distributions(drawn),
                 f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
                 "Triangles: sites below the axis, with their number." + ("" if len(drawn) == len(scores) else " Other methods are in the tables."))
+
+
+def _gains(scores: pd.DataFrame, main: str) -> pd.DataFrame:
+    "What the main method gains over each other one, by target; empty where there is but one method."
+    rows = []
+    for target, wide in paired_scores(scores).items():
+        for other in wide.columns.drop(main, errors="ignore") if main in wide and (scores.scale[scores.target == target] == "daily").any() else ():
+            gain = wide[main] - wide[other]
+            p = wilcoxon(gain).pvalue if len(gain) > 5 and gain.any() else np.nan
+            rows.append({"target": target, "against": other, "median": gain.median(), "better": f"{100 * (gain > 0).mean():.0f} %", "p": p, "sites": len(gain)})
+    return pd.DataFrame(rows).set_index("target") if rows else pd.DataFrame()
 
 
 def _two_digits(table: pd.DataFrame) -> pd.DataFrame:
@@ -155,12 +175,23 @@ def _site_part(page: Page, run: RunFiles) -> None:
             table = summarise(scores, by=by, attributes=run.sites.fillna({by: "unknown"})).query("scale == 'daily' and metric == 'nse'").sort_values(by, kind="stable")
             cells = table.assign(text=[f"{m:.2f} ({n})" for m, n in zip(table["median"], table.sites)])
             page.add("table", _wide(cells, [by], "target", "text").fillna("–"), f"Median daily NSE of {main} by {words} (number of sites), {where}.")
+            if "method" in run.scores and held_out(run.scores)[0].method.nunique() > 1:
+                page.add("table", _methods_by(run, by), f"Median daily NSE of every method by {words}, {where}.")
     if {"latitude", "longitude"} <= set(run.sites):
         known = scores[(scores.scale == "daily") & scores.nse.notna()]
         if targets := [t for t in ("gpp", "reco", "nee", "evapotranspiration") if t in set(known.target)]:
             page.figure("map.png", draw.score_map(scores, run.sites, targets), f"Daily NSE of {main}, {where}.")
 
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c00e
+def _methods_by(run: RunFiles, by: str) -> pd.DataFrame:
+    "Median daily NSE of the main fluxes, target and group x method, with the number of sites."
+    scores = held_out(run.scores)[0]
+    scores = scores[(scores.scale == "daily") & scores.target.isin(["gpp", "reco", "nee", "evapotranspiration"])]
+    table = summarise(scores, by=by, attributes=run.sites.fillna({by: "unknown"})).query("metric == 'nse'").sort_values(["target", by], kind="stable")
+    sites = table.groupby(["target", by], sort=False).sites.max()
+    return _two_digits(_wide(table, ["target", by], "method", "median")).assign(sites=sites).reset_index(by)
+
+
 def _season_part(page: Page, run: RunFiles) -> None:
     page.add("heading", "Mean seasonal cycles")
     kinds = {} if run.sites is None or "igbp" not in run.sites else run.sites.set_index("site").igbp.to_dict()
@@ -261,7 +292,14 @@ def _distance_part(page: Page, run: RunFiles) -> None:
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c014
 def _training_part(page: Page, run: RunFiles) -> None:
     page.add("heading", "Training")
-    page.figure("training_curves.png", draw.training_curves(run.losses), "Cost per epoch; dotted: epoch of the lowest validation cost.")
+    losses, main = run.losses, _main_method(run.losses)
+    if main is not None:
+        last = losses[(losses.target == "total") & (losses.epoch == losses.groupby(["method", "fold"]).epoch.transform("max"))]
+        page.add("table", last.groupby(["method", "split"], sort=False).loss.mean().unstack(), "Cost after the last epoch, mean over folds; those of different methods count the same sites.")
+        losses = losses[losses.method == main]
+    several = "fold" in losses
+    page.figure("training_curves.png", draw.training_curves(losses), "Cost per epoch"
+                + (f" of {main}: each fold, and their mean." if several and main else "; dotted: epoch of the lowest validation cost."))
     counts = run.losses[run.losses.target.isin(draw._COUNTS) & (run.losses.loss > 0)]
     if len(counts):
         total = counts.groupby("target").loss.sum().astype(int)
@@ -316,13 +354,23 @@ PARTS = [
 _FILE_OF = {name: file for name, file, _ in FILES}
 
 
+def _apart(run: RunFiles) -> RunFiles:
+    "Where a site is tested in several folds, as with folds in time, it is told as several: `DE-Hai, later`; column place keeps its name."
+    if run.scores is None or "fold" not in run.scores or not run.scores.duplicated([c for c in ("method", "split", "site", "target", "scale") if c in run.scores]).any():
+        return run
+    names = run.scores.site + ", " + run.scores.fold.astype(str)
+    pairs = pd.DataFrame({"site": run.scores.site, "name": names}).drop_duplicates()
+    sites = None if run.sites is None else run.sites.merge(pairs, on="site").drop(columns="site").rename(columns={"name": "site"})
+    return replace(run, scores=run.scores.assign(place=run.scores.site, site=names), sites=sites, distance=None)
+
+
 def write_report(run_dir: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write a self-contained HTML page about a run, from the files of its directory (of `train`, `crossval`, `calibrate` or `evaluate`); returns its path.
 
     out: file to write, by default report.html in the directory, with the same as report.md beside it. Its figures are kept in report/;
     those found in figures/ are shown, too. What is absent is left out, and the end of the page says so. Raises FileNotFoundError where there is no run, ValueError
     naming a file that cannot be read or used."""
-    run = read_run(run_dir)
+    run = _apart(read_run(run_dir))
     page = Page(run.path)
     page.add("title", title or f"Run {run.path.resolve().name}")
     left_out = []

@@ -112,7 +112,7 @@ FILES = [
     ("config", "config.json", ()),
     ("log", "log.txt", ()),
 ]
-_TEXT = ("site", "split", "method", "target", "scale", "unit", "series", "igbp", "koppen", "climate", "parameter", "interval", "nearest")
+_TEXT = ("site", "split", "method", "fold", "target", "scale", "unit", "series", "igbp", "koppen", "climate", "parameter", "interval", "nearest")
 
 
 @dataclass

@@ -236,22 +236,23 @@ def feature_distance(hybrid: HybridModel, train_cube: xr.Dataset, cube: xr.Datas
 def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dataset, split: Mapping[str, str], lanes: int = 256, progress: bool = True) -> pd.DataFrame:
     """Spread, coverage and distance of a trained ensemble at all sites of a cube: writes members.nc, spread.csv, flux_spread.csv, residuals.csv, coverage.csv and distance.csv.
 
-    split: site -> "train", "valid" or "test"; the errors are those at the valid sites. Returns the scores of the ensemble's mean, with columns split and method.
-    ValueError where a part of the split is missing or a site of the cube has none."""
+    split: site -> "train", "valid" or "test"; the errors are those at the valid sites: without any there is no residuals.csv, and the intervals are those of the
+    members alone. Returns the scores of the ensemble's mean, with columns split and method. ValueError for a split without training or test sites, and for a site without a part."""
     sites = cube.site.values.astype(str)
     if lost := [s for s in sites if s not in split]:
         raise ValueError(f"site {lost[0]} of the cube has no part in the split")
     part = {p: cube.isel(site=[split[s] == p for s in sites]) for p in ("train", "valid", "test")}
-    if empty := [p for p, c in part.items() if not c.sizes["site"]]:
+    if empty := [p for p in ("train", "test") if not part[p].sizes["site"]]:
         raise ValueError(f"no site of the cube is of the part {empty[0]!r}")
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     parameters, seen = ensemble.member_parameters(cube), observations(cube)
     run = ensemble.simulate(cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
-    residuals = fit_residuals(run.sel(site=part["valid"].site), part["valid"])
+    residuals = fit_residuals(run.sel(site=part["valid"].site), part["valid"]) if part["valid"].sizes["site"] else None
     parameters.to_netcdf(run_dir / "members.nc")
     parameter_spread(parameters).to_csv(run_dir / "spread.csv")
-    residuals.to_csv(run_dir / "residuals.csv")
+    if residuals is not None:
+        residuals.to_csv(run_dir / "residuals.csv")
     tables = {"flux_spread": flux_spread(run, cube), "coverage": coverage(run, cube, residuals), "distance": feature_distance(ensemble.members[0], part["train"], cube)}
     for name, table in tables.items():
         table.insert(1, "split", table.site.map(split))

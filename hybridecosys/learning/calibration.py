@@ -9,6 +9,7 @@ __all__ = ['MOVE', 'TRIED', 'SETTLED', 'SPREAD', 'NEAR', 'METHODS', 'Calibration
            'best_of_evolution', 'Calibration', 'part_scores', 'calibrate']
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10005
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -517,7 +518,8 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
                 "targets": list(problem.pool.observed.targets), "sites": sites, "options": {**asdict(options), "weights": dict(options.weights)}}
     if run_dir is not None:
         run_dir = Path(run_dir)
-        open_run(run_dir, {**settings, "starts_from": len(starts_from)}, resume)
+        given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
+        open_run(run_dir, {**settings, "starts_from": given}, resume)
     x, history = _search(problem, start, method, run_dir, resume, progress)
     parameters = _labelled(problem, x, cube)
     outputs = list(output_names([t for t in observed.data_vars]))
