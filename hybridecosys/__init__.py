@@ -5,8 +5,14 @@ Importing this package is light: what a name needs (JAX among it) is imported wh
 
 __version__ = "0.1.0"
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# XLA on CPUs: compile a loop into one function, not kernel by kernel (three times as fast here; see the notebook on the time loop)
+if "--xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
+    _WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=9000000000000000000"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 if TYPE_CHECKING:
     from .data.cube import open_cube

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from .inputs import Inputs
 from .structure import CARBON_POOLS, DEAD, MEMORY, POOLS, SOIL, STATE, VEGETATION, WATER_POOLS, Model, Plan, State
-from .timeloop import bounded_gradient, day_values, integrate, limited_gradient, lookup, remembered, run_block, weather_values
+from .timeloop import MORNING, bounded_gradient, day_values, integrate, limited_gradient, lookup, recomputed, remembered, run_block, weather_values
 
 # %% ../../nbs/03_model/04_spinup.ipynb #4dc64b23
 SPINUPS = ("none", "reference", "accelerated", "equilibrium")
@@ -53,7 +54,8 @@ def years(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
           n: int = 1, first: Mapping[str, Array] | None = None) -> State:
     """The state after `n` repetitions of a year of forcing, name -> (day, site), preceded by the year `first` where one is given."""
     alone = n == 1 and first is None  # to be differentiated forward too
-    year = jax.checkpoint(lambda state, parameters, static, forcing: run_block(plan, parameters, static, state, forcing, None, (), not alone)[0])
+    size = n * forcing["t_air"].size * state["wood"].dtype.itemsize
+    year = recomputed(lambda state, parameters, static, forcing: run_block(plan, parameters, static, state, forcing, None, (), not alone)[0], size)
     if alone:
         return year(state, parameters, static, forcing)
 
@@ -202,7 +204,8 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
     start = years(plan, parameters, static, all_years(plan, parameters, static, inputs), inputs.season)
     weather = weather_values(plan, parameters, static, start, inputs.first_year)[1]
     day, slow_day = apart(plan, parameters, static, start, weather)
-    day = jax.checkpoint(lambda state, today, day=day: day(limited_gradient(state), today))
+    one_day = jax.checkpoint(day)
+    day = lambda state, today: one_day(checkpoint_name(limited_gradient(state), MORNING), today)
     after = jump_lengths(repeats, jumps, each)
     most = -(-max(after) // parts)
 
@@ -230,7 +233,8 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
     blank = jax.tree.map(lambda x: jnp.zeros((x.shape), x.dtype), jax.eval_shape(lambda: jax.lax.scan(day, state, weather)[1]))
     eye = jnp.broadcast_to(jnp.eye(len(SLOW), dtype=state["wood"].dtype)[:, :, None], (len(SLOW), len(SLOW), inputs.n_site))
     first = (state, (quick, quick), blank, eye, jnp.zeros_like(eye[:, 0]))
-    final = jax.lax.scan(jax.checkpoint(repeat), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
+    size = len(after) * inputs.first_year["t_air"].size * eye.dtype.itemsize
+    final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in STATE}
 
 # %% ../../nbs/03_model/04_spinup.ipynb #63227284
