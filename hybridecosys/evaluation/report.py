@@ -39,7 +39,7 @@ def _where(scores: pd.DataFrame) -> str:
     "What the held-out scores are of, in words."
     split = held_out(scores)[1]
     if "place" in scores:
-        return "years held out at each site"
+        return "held-out parts of the records"
     if split == "test" and "fold" not in scores:
         seen = set(scores.site[scores.split == "train"])
         if seen & set(scores.site[scores.split == "test"]):
@@ -82,6 +82,8 @@ def _glance_part(page: Page, run: RunFiles) -> None:
                 facts[key] = ", ".join(map(str, source[key])) if isinstance(source[key], list) else str(source[key])
                 break
     page.add("table", pd.Series(facts, dtype=object, name="value").rename_axis("what").to_frame(), "The run.")
+    if "place" in run.scores:
+        page.add("text", "A site that is tested in several folds, each with other years, counts as several sites.")
     for target in [t for t in ("gpp", "reco", "nee", "evapotranspiration", "fapar") if t in tables]:
         wide = tables[target]
         main = "hybrid" if "hybrid" in wide else wide.columns[-1]
