@@ -85,6 +85,14 @@ def test_interrupted_run_resumes_with_the_same_result(cube, fit, tmp_path, monke
     pd.testing.assert_frame_equal(resumed.history, whole.history)
 
 
+def test_resumes_only_from_the_same_starts(cube, tmp_path):
+    few = dict(SETTINGS, steps=1, run_dir=tmp_path / "run")
+    calibrate(wroasted(), cube, **few, starts_from=[{"root_depth.fraction": 0.3}])
+    with pytest.raises(ValueError, match="starts_from differ"):
+        calibrate(wroasted(), cube, **few, resume=True, starts_from=[{"root_depth.fraction": 0.4}])
+    calibrate(wroasted(), cube, **few, resume=True, starts_from=[{"root_depth.fraction": 0.3}])
+
+
 def test_seed_decides(cube, fit):
     few = dict(SETTINGS, starts=2, steps=1)
     a, b = (calibrate(wroasted(), cube, **few, seed=s).history for s in (0, 1))

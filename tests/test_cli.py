@@ -22,7 +22,7 @@ def test_help_needs_no_heavy_import():
     assert out.rstrip().endswith("[]")
 
 
-@pytest.mark.parametrize("command", ["simulate", "train", "calibrate", "evaluate"])
+@pytest.mark.parametrize("command", ["simulate", "train", "crossval", "calibrate", "evaluate"])
 def test_help_of_each_command_names_the_common_options(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -49,6 +49,10 @@ def test_train_help_names_its_options(capsys):
         (["train", "--seed", "-1"], "seed"),
         (["train", "--dropout", "1"], "dropout"),
         (["train", "--patience", "-1"], "patience"),
+        (["crossval", "--scheme", "loo"], "loo"),
+        (["crossval", "--k", "1"], "k must"),
+        (["crossval", "--keep", "best"], "valid_fraction"),
+        (["crossval", "--test-fraction", "0.2"], "--test-fraction"),
         (["simulate", "extra"], "extra"),
         (["evaluate", "--out", "x"], "--run"),
         (["calibrate", "--method", "newton"], "newton"),

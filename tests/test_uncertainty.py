@@ -95,6 +95,18 @@ def test_skill_by_thirds_of_the_distance():
         score_by_distance(scores[:5], far)
 
 
+def test_without_validation_sites_the_members_stand_alone(tmp_path, monkeypatch):
+    run, cube = run_and_cube(spread=0.5, base=0.1, slope=0.0, n_sites=4, days=60)
+    values = xr.Dataset({"a.b": (("member", "site"), np.arange(8.0).reshape(2, 4), {"lower": 0.0, "upper": 10.0})}, {"site": cube.site})
+    ensemble = SimpleNamespace(member_parameters=lambda cube: values, simulate=lambda *args, **kwargs: run, members=[None])
+    monkeypatch.setattr(hu, "feature_distance", lambda hybrid, train, cube: pd.DataFrame({"site": cube.site.values, "distance": 1.0, "nearest": "S00"}))
+    split = {"S00": "train", "S01": "train", "S02": "test", "S03": "test"}
+    hu.save_uncertainty(tmp_path / "run", ensemble, cube, split)
+    assert set(pd.read_csv(tmp_path / "run/coverage.csv").interval) == {"ensemble"} and not (tmp_path / "run/residuals.csv").exists()
+    with pytest.raises(ValueError, match="'test'"):
+        hu.save_uncertainty(tmp_path / "other", ensemble, cube, dict.fromkeys(split, "train"))
+
+
 def test_what_an_ensemble_refuses(tmp_path):
     one, other = HybridModel(wroasted(), ["igbp"], seed=0), HybridModel(wroasted(), ["igbp"], seed=1, spinup="none")
     with pytest.raises(ValueError, match="at least two"):

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -408,7 +409,11 @@ def crew(study: Study, workers: int = 1, client=None, progress: bool = True) -> 
         def on_cluster(units):
             futures = [client.submit(run_unit, there, unit, pure=False) for unit in units]
             try:
-                yield from ((unit, future.result()) for unit, future in zip(units, futures))
+                for unit, future in zip(units, futures):
+                    seconds = future.result()
+                    if not study.done(unit):
+                        raise FileNotFoundError(f"{unit.name} is done, but its files are not in {study.folder(unit)}: the Dask workers must see the same directory")
+                    yield unit, seconds
             finally:
                 client.cancel([f for f in futures if not f.done()])
 
@@ -426,10 +431,12 @@ def crew(study: Study, workers: int = 1, client=None, progress: bool = True) -> 
 
             try:
                 yield in_processes
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException as error:
                 for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
+                pool.shutdown(wait=False, cancel_futures=True)
+                if isinstance(error, BrokenProcessPool):
+                    raise ChildProcessError("a worker ended abruptly, perhaps for want of memory; resume with fewer workers, or less together") from error
                 raise
             pool.shutdown()
 
@@ -478,7 +485,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(run_dir).absolute()
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     if workers < 1 or (client is not None and workers > 1):
@@ -579,13 +586,14 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
         kept["losses"] = pd.concat(losses, ignore_index=True)
     for method in order:
         if (values := predicted_parameters(study, method)) is not None:
+            values = values.isel(site=np.isin(values.fold, study.rounds()[0])) if method == "site" else values  # the same in all folds
             values.assign_coords(split=("site", ["test"] * values.sizes["site"])).to_netcdf(path / f"parameters_{_file(method)}.nc")
     distances = [_read_csv(f) for u in (study.groups("hybrid") if "hybrid" in order else ()) if (f := study.folder(u) / "distance.csv").is_file()]
     if distances and not study.dated:
         kept["distance"] = pd.concat(distances, ignore_index=True)
     for name, table in kept.items():
         table.to_csv(path / f"{name}.csv", index=False)
-    main = next((m for m in ("hybrid", *reversed(order)) if m in order and m not in ("sequence", "site")), None)
+    main = next((m for m in ("hybrid", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         values.isel(site=np.isin(values.fold, study.rounds()[0])).to_netcdf(path / "parameters.nc")

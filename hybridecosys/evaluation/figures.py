@@ -509,7 +509,7 @@ def training_curves(losses: pd.DataFrame) -> Figure:
         if best is not None:
             ax.axvline(best, color="0.5", lw=0.8, ls=":", label="lowest validation cost")
         ax.set_title("All targets" if target == "total" else LABELS.get(target, target), loc="left")
-        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True) if losses.epoch.nunique() > 1 else mpl.ticker.FixedLocator(losses.epoch.unique()))
         ax.grid(axis="y", lw=0.3, color="0.85")
     figure.supxlabel("Epoch", fontsize=8)
     figure.supylabel("Cost (no unit)", fontsize=8)

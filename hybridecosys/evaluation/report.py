@@ -39,7 +39,7 @@ def _where(scores: pd.DataFrame) -> str:
     "What the held-out scores are of, in words."
     split = held_out(scores)[1]
     if "place" in scores:
-        return "years held out at each site"
+        return "held-out parts of the records"
     if split == "test" and "fold" not in scores:
         seen = set(scores.site[scores.split == "train"])
         if seen & set(scores.site[scores.split == "test"]):
@@ -82,6 +82,8 @@ def _glance_part(page: Page, run: RunFiles) -> None:
                 facts[key] = ", ".join(map(str, source[key])) if isinstance(source[key], list) else str(source[key])
                 break
     page.add("table", pd.Series(facts, dtype=object, name="value").rename_axis("what").to_frame(), "The run.")
+    if "place" in run.scores:
+        page.add("text", "A site that is tested in several folds, each with other years, counts as several sites.")
     for target in [t for t in ("gpp", "reco", "nee", "evapotranspiration", "fapar") if t in tables]:
         wide = tables[target]
         main = "hybrid" if "hybrid" in wide else wide.columns[-1]
@@ -187,7 +189,8 @@ def _methods_by(run: RunFiles, by: str) -> pd.DataFrame:
     "Median daily NSE of the main fluxes, target and group x method, with the number of sites."
     scores = held_out(run.scores)[0]
     scores = scores[(scores.scale == "daily") & scores.target.isin(["gpp", "reco", "nee", "evapotranspiration"])]
-    table = summarise(scores, by=by, attributes=run.sites.fillna({by: "unknown"})).query("metric == 'nse'").sort_values(["target", by], kind="stable")
+    table = summarise(scores, by=by, attributes=run.sites.fillna({by: "unknown"})).query("metric == 'nse'").sort_values(by, kind="stable")
+    table = table.sort_values("target", key=lambda c: c.map(list(TARGETS.index).index), kind="stable")
     sites = table.groupby(["target", by], sort=False).sites.max()
     return _two_digits(_wide(table, ["target", by], "method", "median")).assign(sites=sites).reset_index(by)
 
@@ -295,7 +298,7 @@ def _training_part(page: Page, run: RunFiles) -> None:
     losses, main = run.losses, _main_method(run.losses)
     if main is not None:
         last = losses[(losses.target == "total") & (losses.epoch == losses.groupby(["method", "fold"]).epoch.transform("max"))]
-        page.add("table", last.groupby(["method", "split"], sort=False).loss.mean().unstack(), "Cost after the last epoch, mean over folds; those of different methods count the same sites.")
+        page.add("table", last.groupby(["method", "split"], sort=False).loss.mean().unstack(), "Cost after the last epoch, mean over folds (of sequence: of windows of a year).")
         losses = losses[losses.method == main]
     several = "fold" in losses
     page.figure("training_curves.png", draw.training_curves(losses), "Cost per epoch"
@@ -360,7 +363,7 @@ def _apart(run: RunFiles) -> RunFiles:
         return run
     names = run.scores.site + ", " + run.scores.fold.astype(str)
     pairs = pd.DataFrame({"site": run.scores.site, "name": names}).drop_duplicates()
-    sites = None if run.sites is None else run.sites.merge(pairs, on="site").drop(columns="site").rename(columns={"name": "site"})
+    sites = None if run.sites is None else pd.concat([run.sites, run.sites.merge(pairs, on="site").drop(columns="site").rename(columns={"name": "site"})])
     return replace(run, scores=run.scores.assign(place=run.scores.site, site=names), sites=sites, distance=None)
 
 

@@ -489,7 +489,8 @@ class Checkpoints:
     def save(self, state: Progress) -> None:
         """Save the state after an epoch, and all losses."""
         self.manager.save(state.epoch, args=self.args.StandardSave(state.arrays()))
-        state.losses.to_csv(self.run_dir / "losses.csv", index=False)
+        state.losses.to_csv(self.run_dir / "losses.new", index=False)
+        (self.run_dir / "losses.new").replace(self.run_dir / "losses.csv")
 
     def restore(self, like: Progress) -> Progress:
         """The last state saved; `like` itself where the run was interrupted before its first. Raises `ValueError` where it is of another network."""
