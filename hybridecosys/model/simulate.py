@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATE_VARIABLES', 'run', 'run_everywhere', 'complete_parameters', 'check_co2_response', 'state_dataset', 'read_state',
-           'simulate']
+           'simulate', 'chosen_outputs', 'described']
 
 # %% ../../nbs/03_model/05_simulate.ipynb #39fa129c
 from collections.abc import Mapping, Sequence
@@ -140,13 +140,13 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
         raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-    outputs = _output_names(model, outputs)
+    outputs = chosen_outputs(model, outputs)
     start, length = records(forcing)
     sites = [str(s) for s in forcing.site.values]
     values = complete_parameters(model, parameters, sites)
     check_co2_response(values, forcing)
     with jax.enable_x64(dtype == "float64"):
-        inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None)
+        inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None, record=(start, length))
         if spinup != "none" and state is None and (length < 365).any():
             raise ValueError(f"site {sites[int(length.argmin())]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
         begin = None if state is None else read_state(state, sites, dtype)
@@ -155,7 +155,8 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
     return result.assign_attrs(model=model.name, spinup="state given" if state is not None else spinup, precision=dtype)
 
 
-def _output_names(model: Model, outputs) -> tuple[str, ...]:
+def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Names of outputs; by default those of `OUTPUTS` and the daily pools. Raises `KeyError` for one that the model does not give."""
     if outputs is None:
         return tuple(n for n in (*OUTPUTS, *WATER_POOLS, *CARBON_POOLS) if n in model.outputs)
     outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -164,8 +165,13 @@ def _output_names(model: Model, outputs) -> tuple[str, ...]:
     return outputs
 
 
-def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
+def described(name: str) -> dict[str, str]:
+    """Unit and meaning of an output, as attributes; empty where it is an intermediate value of a process."""
     units = {**OUTPUTS, **{n: ("mm", f"{n} water") for n in WATER_POOLS}, **{n: ("gC m-2", f"{n} carbon") for n in CARBON_POOLS}}
+    return dict(zip(("units", "long_name"), units.get(name, ("", ""))))
+
+
+def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
     sites, time = forcing.site.values, forcing.indexes["time"]
     day, variables = np.arange(len(time)), {}
     inside = (day >= start[:, None]) & (day < (start + length)[:, None])
@@ -174,8 +180,7 @@ def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
         if (bad := inside & ~np.isfinite(values)).any():
             i, t = np.argwhere(bad)[0]
             raise FloatingPointError(f"site {sites[i]}: {name} is not finite on {time[t]:%Y-%m-%d}; look at the parameters and the forcing of this site")
-        unit, meaning = units.get(name, ("", ""))
-        variables[name] = (("site", "time"), values, {"units": unit, "long_name": meaning})
+        variables[name] = (("site", "time"), values, described(name))
     kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
     pools = {dim: list(names) for dim, names, _ in STATE_VARIABLES.values()}
     return xr.Dataset(variables | state_dataset(final), coords={"site": forcing.site, "time": forcing.time, **pools, **kept})
