@@ -1,6 +1,6 @@
 """A grid of 100,000 cells and a year on a distributed cluster of this machine, against the plain run of the same cells in memory.
 
-    python bench/grid.py [--cells 100000] [--years 1] [--workers 2] [--folder FOLDER]
+    python bench/grid.py [--cells 100000] [--years 1] [--workers 2] [--tile 50 80] [--folder FOLDER]
 
 Seven daily outputs, no spin-up, float32. Both are measured after a first run of the same shape, so without compilation; the cluster's figures are of its
 client and all its workers together, from reading the forcing to the last byte of the result. Prints JSON.
@@ -26,7 +26,6 @@ from hybridecosys.model.grid import ATTRIBUTES_OF_A_CELL, cells_to_sites
 from hybridecosys.model.structure import FORCING
 
 OUTPUTS = ("gpp", "nee", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
-TILE = {"lat": 50, "lon": 80}
 
 
 def peak() -> float:
@@ -34,7 +33,7 @@ def peak() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def write_forcing(path: str, cells: int, years: int) -> None:
+def write_forcing(path: str, cells: int, years: int, tile: list[int]) -> None:
     """Weather of 200 made-up sites, a little different in every cell, in tiles of a Zarr store."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,7 +50,7 @@ def write_forcing(path: str, cells: int, years: int) -> None:
         if name in ("precip", "t_air", "vpd_day", "rg"):
             values *= rng.uniform(0.95, 1.05, shape).astype(np.float32)
         out[name] = ("time", "lat", "lon"), values, {"units": FORCING[name]}
-    out.chunk(**TILE, time=-1).to_zarr(path, zarr_format=3, consolidated=False)
+    out.chunk(lat=tile[0], lon=tile[1], time=-1).to_zarr(path, zarr_format=3, consolidated=False)
 
 
 def plain(path: str) -> dict:
@@ -100,12 +99,13 @@ def main():
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--years", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tile", type=int, nargs=2, default=[50, 80], help="cells along latitude and longitude")
     parser.add_argument("--folder", help="where to keep forcing and results (about 3 GB); by default a temporary folder")
     parser.add_argument("--only", choices=("write_forcing", "plain", "in_process", "on_cluster"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
         path = options.folder + "/forcing"
-        run = {"write_forcing": lambda: write_forcing(path, options.cells, options.years), "plain": lambda: plain(path),
+        run = {"write_forcing": lambda: write_forcing(path, options.cells, options.years, options.tile), "plain": lambda: plain(path),
                "in_process": lambda: in_process(path, options.folder), "on_cluster": lambda: on_cluster(path, options.folder, options.workers)}
         return print(json.dumps(run[options.only]()))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

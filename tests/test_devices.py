@@ -91,22 +91,23 @@ for many, one in zip(*both(members)):
 
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(tmp_path_factory):
     """All cases at once: most of their time is compilation, and a core is seldom all there is."""
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # quick to compile
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    running = {name: subprocess.Popen([sys.executable, "-c", SETUP + code], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = {name: tmp_path_factory.mktemp("said") / name for name in CASES}
+    running = {name: subprocess.Popen([sys.executable, "-c", SETUP + code], env=env, stdout=subprocess.DEVNULL, stderr=said[name].open("w"))
                for name, code in CASES.items()}
-    yield running
+    yield running, said
     for process in running.values():
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_four_devices_give_what_one_gives(case, processes):
-    said = processes[case].communicate()[1]
-    assert processes[case].returncode == 0, said[-3000:]
+    running, said = processes
+    assert running[case].wait() == 0, said[case].read_text()[-3000:]
 
 
 def test_one_device_is_left_alone():
