@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .model.grid import simulate_grid
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
@@ -42,6 +43,7 @@ _HOME = {
     "Model": "model.structure",
     "wroasted": "model.structure",
     "simulate": "model.simulate",
+    "simulate_grid": "model.grid",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
@@ -71,6 +73,7 @@ __all__ = [
     "read_fluxnet",
     "run_experiment",
     "simulate",
+    "simulate_grid",
     "synthetic_cube",
     "write_report",
     "wroasted",

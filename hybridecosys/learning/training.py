@@ -28,6 +28,7 @@ from tqdm import tqdm
 from ..data.observations import TARGETS
 from .cost import Observed, output_names, pack_observations, site_costs, total_cost
 from .network import ParameterNetwork
+from ..model.devices import bring_back, lane_devices, share_out, widen, width
 from ..model.inputs import Inputs, make_inputs, records, take_sites
 from ..model.simulate import run
 from ..model.structure import Model
@@ -142,13 +143,13 @@ _take_sites = jax.jit(take_sites)
 
 
 def side_by_side(pool: Pool, features: np.ndarray, rows: Sequence[np.ndarray]) -> Batch:
-    """A batch of the pool's sites `rows` (positions, one array for each member); a member with fewer sites than another repeats some that do not count."""
-    width = max(len(r) for r in rows)
-    counts = np.arange(width) < np.array([len(r) for r in rows])[:, None]
-    rows = np.stack([np.resize(r, width) for r in rows])
+    """A batch of the pool's sites `rows` (positions, one array for each member), on all devices; a member with fewer sites than another repeats some that do not count."""
+    places = width(max(len(r) for r in rows), len(rows), len(lane_devices()))
+    counts = np.arange(places) < np.array([len(r) for r in rows])[:, None]
+    rows = np.stack([np.resize(r, places) for r in rows])
     flat = rows.ravel()
     return Batch(tuple(pool.sites[i] for i in flat), features[np.arange(len(rows))[:, None], rows], counts,
-                 _take_sites(pool.inputs, flat), _take_sites(pool.observed, flat))
+                 *share_out((_take_sites(pool.inputs, flat), _take_sites(pool.observed, flat))))
 
 
 class Batches:
@@ -190,8 +191,10 @@ class Batches:
 
 
 def whole_batch(members: Sequence[Member], pool: Pool) -> Batch:
-    """All sites of a pool, for one member."""
-    return Batch(pool.sites, stack_features(members, pool.sites), np.ones((1, len(pool.sites)), bool), pool.inputs, pool.observed)
+    """All sites of a pool, for one member, on all devices."""
+    inputs, observed = widen(pool.inputs, pool.observed, len(lane_devices()))
+    sites = tuple(pool.sites[i % len(pool.sites)] for i in range(inputs.n_site))
+    return Batch(sites, stack_features(members, sites), np.arange(len(sites))[None] < len(pool.sites), *share_out((inputs, observed)))
 
 
 def validation_batch(members: Sequence[Member], forcing: xr.Dataset | None, observed: xr.Dataset | None, options: TrainingOptions) -> Batch | None:
@@ -290,7 +293,7 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
 
     def step(weights, opt_state, rest, b: Batch, keys):
         learned = {n: p.reshape(-1) for n, p in predict_once(weights, rest, b.features, known, keys).items()}
-        costs, gradient = _site_gradients(model, learned, b.inputs, b.observed, spinup, importance, options.bounded)
+        costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
         weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, known, keys, b.counts, costs, gradient)
         return weights, opt_state, costs, finite, used
 
@@ -302,7 +305,7 @@ def make_check(model: Model, network: nnx.GraphDef, spinup: str) -> Callable:
     once = jax.jit(partial(predict, network))
 
     def check(weights, rest, b: Batch):
-        costs = _simulate_costs(model, once(weights, rest, b.features), b.inputs, b.observed, spinup)
+        costs = _simulate_costs(model, share_out(once(weights, rest, b.features)), b.inputs, b.observed, spinup)
         return {t: np.asarray(c) for t, c in costs.items()}
 
     return check
