@@ -13,6 +13,7 @@ from hybridecosys.data.cube import real_data_path
 from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.model import spinup as spinning
+from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import complete_parameters, run, simulate
 from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, wroasted
@@ -162,6 +163,23 @@ def test_gradients_agree_with_central_differences(forcing):
                 zero.append(name)
     assert set(zero) <= {"surface", "ci_min", "groundwater"}  # inert, at its limit, and not yet tapped
     assert np.mean(agree) > 0.995 and all(a.mean() > 0.7 for a in agree)  # the rest straddles a kink
+
+
+def test_gradient_is_the_same_whatever_is_kept_of_the_days(forcing, monkeypatch):
+    def gpp(learned):
+        return run(SMOOTH, {**parameters, **learned}, inputs, "none", ("gpp",), state)[1]["gpp"].mean()
+
+    with jax.enable_x64(True):
+        parameters, state, inputs = at_start(forcing.isel(time=slice(0, 730)), "float64", np.random.default_rng(6), spread=0.5)
+        learned = {n: parameters[n] for n in ("gpp_potential.eps_max", "fapar.k_extinction", "drainage.exponent")}
+        found, sizes = [], []
+        for kept in (timeloop.KEPT, 0):
+            monkeypatch.setattr(timeloop, "KEPT", kept)
+            compiled = jax.jit(jax.grad(lambda p: gpp(p))).lower(learned).compile()
+            found.append(compiled(learned))
+            sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[0] > sizes[1]  # the mornings of two years or of one
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *found)
 
 
 @pytest.mark.parametrize("texture", [(0.4, 0.2), (0.85, 0.05)])

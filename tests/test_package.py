@@ -3,6 +3,7 @@
 import ast
 import filecmp
 import json
+import os
 import re
 import runpy
 import shutil
@@ -23,6 +24,21 @@ SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini")
 SETTINGS = SETTINGS["DEFAULT"]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+@pytest.mark.parametrize("given, kept", [(None, []), ("--xla_force_host_platform_device_count=2", ["--xla_force_host_platform_device_count=2"])])
+def test_loops_are_compiled_whole_beside_the_flags_that_are_given(given, kept):
+    code = "import os, hybridecosys, jax; jax.devices(); print(os.environ['XLA_FLAGS'])"
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ({} if given is None else {"XLA_FLAGS": given})
+    flags = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert flags[:-1] == kept and flags[-1].startswith("--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=")
+
+
+def test_xla_options_of_the_user_stay_as_they_are():
+    mine = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1024"
+    code = "import os, hybridecosys; print(os.environ['XLA_FLAGS'])"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "XLA_FLAGS": mine}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == mine
 
 
 def test_import_is_light():
