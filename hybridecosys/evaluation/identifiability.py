@@ -118,7 +118,7 @@ def constraints(limits: xr.Dataset) -> Figure:
         ax.hlines(y, quartiles[0], quartiles[2], color=COLOURS[i], lw=1)
         ax.plot(quartiles[1], y, MARKERS[i], color=COLOURS[i], ms=3, ls="", label=label)
     ax.set_yticks(range(len(order)), order)
-    ax.set(xscale="log", xlabel="Move that raises the cost by 5 % (ranges), median and quartiles over sites", ylim=(-0.6, len(order) - 0.4))
+    ax.set(xscale="log", xlabel="Move that raises the cost by 5 % (ranges),\nmedian and quartiles over sites", ylim=(-0.6, len(order) - 0.4))
     ax.grid(axis="x", lw=0.3, color="0.85")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
