@@ -6,8 +6,8 @@
 __all__ = ['log', 'METHODS', 'KNOWN', 'FEATURES', 'TRAIN', 'check_methods', 'features_of', 'fingerprint', 'days_of', 'hide_days',
            'Unit', 'Study', 'train_networks', 'train_sequences', 'calibrate_sites', 'fold_folder',
            'predicted_parameters', 'simulate_held_out', 'score_method', 'learned_outputs', 'run_unit',
-           'worker_environment', 'environment', 'crew', 'do_study', 'cross_validate', 'plan_study', 'write_tables',
-           'CrossValidation', 'crossval_report']
+           'worker_environment', 'environment', 'crew', 'write_tables', 'CrossValidation', 'do_study', 'cross_validate',
+           'plan_study', 'crossval_report']
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10003
 import hashlib
@@ -440,133 +440,6 @@ def crew(study: Study, workers: int = 1, client=None, progress: bool = True) -> 
                 raise
             pool.shutdown()
 
-# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10012
-def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None, progress: bool = True) -> None:
-    "All units of some methods that are not done yet, stage by stage."
-    stages = [[u for m in methods if m == "global" for u in study.groups(m)], [u for m in methods if m != "global" for u in study.groups(m)],
-              [Unit(m) for m in methods]]
-    stages = [[u for u in stage if not study.done(u)] for stage in stages]
-    left = sum(map(len, stages))
-    if not left:
-        return
-    with tqdm(total=left, disable=not progress, desc="cross-validation", unit="piece") as bar, crew(study, workers, client, progress) as work:
-        for stage in stages:
-            for unit, seconds in work(stage) if stage else ():
-                log.info("%s took %.0f s", unit.name, seconds)
-                bar.set_postfix(done=unit.name)
-                bar.update()
-
-
-def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
-                   features: Sequence[str] | None = FEATURES, targets: Sequence[str] | None = None, epochs: int = 40, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5,
-                   workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
-                   network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
-                   forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> "CrossValidation":
-    """Train each method on every fold and score it at what the fold holds out.
-
-    Parameters
-    ----------
-    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
-        validation sites (the default) all other sites train.
-    methods: names out of `KNOWN`, and only:GROUP and without:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
-        added. `resume` may name more methods than were begun with.
-    run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
-        `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid` and `sequence` (None: those that the cube carries, but greenness and location). targets: to learn from;
-        by default all. All that the cube carries are scored.
-    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program.
-    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
-        directory. Neither changes the result.
-    calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
-    network, sequence: shapes of the networks. sequence_training: options of training where those of the sequence network are others.
-    forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
-
-    Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
-    trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
-    """
-    run_dir = Path(run_dir).absolute()
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
-                                calibration_options, network, sequence, sequence_training, forcing, model, training)
-    if workers < 1 or (client is not None and workers > 1):
-        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
-    given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
-    if not resume and run_dir.exists() and set(p.name for p in run_dir.iterdir()) - {"options.json", "log.txt"}:
-        raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
-    open_run(run_dir, study.settings, resume)
-    _keep_folds(study)
-    with logged(run_dir):
-        if given is not None and not study.done(unit := study.groups("site")[0]):
-            study.folder(unit).mkdir(parents=True, exist_ok=True)
-            given.to_netcdf(study.folder(unit) / "parameters.nc")
-            (study.folder(unit) / "done.json").write_text(json.dumps({"unit": asdict(unit), "given": True}) + "\n", encoding="utf-8")
-        log.info("%d folds (%s), %d sites; methods %s", len(study.names), scheme if folds is None else "given", study.folds.site.nunique(), ", ".join(methods))
-        do_study(study, methods, workers, client, progress)
-        write_tables(study, methods)
-    return CrossValidation.load(run_dir, cube, study.model)
-
-# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
-def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
-               calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
-    "The study that `cross_validate` was asked for, with all of it checked, and its methods."
-    defaults = {f.name: f.default for f in fields(CrossvalOptions)}
-    training = {**{f.name: defaults[f.name] for f in fields(TrainingOptions) if f.name in defaults and f.name != "weights"}, **training}
-    network = network or NetworkOptions(**{f.name: defaults[f.name] for f in fields(NetworkOptions)})
-    training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
-    TrainingOptions(**{**training, **(sequence_training or {})})
-    CalibrationOptions(**(calibration_options or {}))
-    for name, value in (("epochs", epochs), ("together", together)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if together > 1 and not training["max_years"]:
-        raise ValueError("folds are trained together on records cut to a number of years: give max_years, or together=1")
-    if training["keep"] == "best" and folds is None and not valid_fraction:
-        raise ValueError("keep='best' chooses the epoch at validation sites: give valid_fraction")
-    if features is None:
-        features = list(dict.fromkeys(v.attrs["group"] for v in site_features(cube).values()))
-    features = check_groups(features)
-    methods = check_methods(methods, features)
-    for method in methods:
-        if method not in ("default", "global", "site"):
-            site_features(cube, groups=features_of(method, features))
-    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
-        methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
-    observations(cube, targets)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
-    if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
-        raise ValueError(f"fold {bad[0]!r} cannot name a folder")
-    settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
-                "one_for_all": one_for_all, "together": together, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
-    model = model or wroasted()
-    settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
-    study = Study(cube, table, run_dir, settings, model)
-    log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
-    return study, methods
-
-
-def _given_calibration(calibration, study: Study) -> xr.Dataset:
-    "Parameters of a finished calibration at all sites that are tested."
-    calibration = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration, study.model)
-    wanted = [s for s in study.cube.site.values.astype(str) if s in set(study.folds.site[study.folds.part == "test"])]
-    if absent := [s for s in wanted if s not in calibration.parameters.site.values]:
-        raise ValueError(f"the calibration has no parameters of site {absent[0]}, which is tested")
-    if calibration.settings["spinup"] != study.settings["spinup"]:
-        raise ValueError(f"the calibration was made with spin-up {calibration.settings['spinup']!r}, the study has {study.settings['spinup']!r}")
-    return calibration.parameters.sel(site=wanted)
-
-
-def _keep_folds(study: Study) -> None:
-    "Write folds.csv, or compare with the one that is there."
-    file = study.path / "folds.csv"
-    if file.is_file():
-        if not read_folds(file).equals(study.folds):
-            raise ValueError(f"the folds of {file} are others than those asked for")
-        return
-    study.folds.to_csv(study.path / "folds.new", index=False)
-    (study.path / "folds.new").replace(file)
-
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10015
 def write_tables(study: Study, methods: Sequence[str]) -> None:
     "The tables of a study from the files of its units: scores.csv, summary*.csv, losses.csv, sites.csv, seasons.csv, parameters*.nc, distance.csv."
@@ -686,6 +559,133 @@ class CrossValidation:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model or wroasted())
         return cls(study, _read_csv(path / "scores.csv"), _read_csv(path / "losses.csv") if (path / "losses.csv").is_file() else None, _read_csv(path / "sites.csv"))
+
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10012
+def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None, progress: bool = True) -> None:
+    "All units of some methods that are not done yet, stage by stage."
+    stages = [[u for m in methods if m == "global" for u in study.groups(m)], [u for m in methods if m != "global" for u in study.groups(m)],
+              [Unit(m) for m in methods]]
+    stages = [[u for u in stage if not study.done(u)] for stage in stages]
+    left = sum(map(len, stages))
+    if not left:
+        return
+    with tqdm(total=left, disable=not progress, desc="cross-validation", unit="piece") as bar, crew(study, workers, client, progress) as work:
+        for stage in stages:
+            for unit, seconds in work(stage) if stage else ():
+                log.info("%s took %.0f s", unit.name, seconds)
+                bar.set_postfix(done=unit.name)
+                bar.update()
+
+
+def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
+                   features: Sequence[str] | None = FEATURES, targets: Sequence[str] | None = None, epochs: int = 40, seed: int = 0, spinup: str = "accelerated",
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5,
+                   workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
+                   network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
+                   forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
+    """Train each method on every fold and score it at what the fold holds out.
+
+    Parameters
+    ----------
+    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
+        validation sites (the default) all other sites train.
+    methods: names out of `KNOWN`, and only:GROUP and without:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
+        added. `resume` may name more methods than were begun with.
+    run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
+        `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
+    features: groups of features of `hybrid` and `sequence` (None: those that the cube carries, but greenness and location). targets: to learn from;
+        by default all. All that the cube carries are scored.
+    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program.
+    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
+        directory. Neither changes the result.
+    calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
+    network, sequence: shapes of the networks. sequence_training: options of training where those of the sequence network are others.
+    forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
+
+    Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
+    trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
+    """
+    run_dir = Path(run_dir).absolute()
+    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
+                                calibration_options, network, sequence, sequence_training, forcing, model, training)
+    if workers < 1 or (client is not None and workers > 1):
+        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
+    given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
+    if not resume and run_dir.exists() and set(p.name for p in run_dir.iterdir()) - {"options.json", "log.txt"}:
+        raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
+    open_run(run_dir, study.settings, resume)
+    _keep_folds(study)
+    with logged(run_dir):
+        if given is not None and not study.done(unit := study.groups("site")[0]):
+            study.folder(unit).mkdir(parents=True, exist_ok=True)
+            given.to_netcdf(study.folder(unit) / "parameters.nc")
+            (study.folder(unit) / "done.json").write_text(json.dumps({"unit": asdict(unit), "given": True}) + "\n", encoding="utf-8")
+        log.info("%d folds (%s), %d sites; methods %s", len(study.names), scheme if folds is None else "given", study.folds.site.nunique(), ", ".join(methods))
+        do_study(study, methods, workers, client, progress)
+        write_tables(study, methods)
+    return CrossValidation.load(run_dir, cube, study.model)
+
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
+def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
+               calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
+    "The study that `cross_validate` was asked for, with all of it checked, and its methods."
+    defaults = {f.name: f.default for f in fields(CrossvalOptions)}
+    training = {**{f.name: defaults[f.name] for f in fields(TrainingOptions) if f.name in defaults and f.name != "weights"}, **training}
+    network = network or NetworkOptions(**{f.name: defaults[f.name] for f in fields(NetworkOptions)})
+    training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
+    TrainingOptions(**{**training, **(sequence_training or {})})
+    CalibrationOptions(**(calibration_options or {}))
+    for name, value in (("epochs", epochs), ("together", together)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if together > 1 and not training["max_years"]:
+        raise ValueError("folds are trained together on records cut to a number of years: give max_years, or together=1")
+    if training["keep"] == "best" and folds is None and not valid_fraction:
+        raise ValueError("keep='best' chooses the epoch at validation sites: give valid_fraction")
+    if features is None:
+        features = list(dict.fromkeys(v.attrs["group"] for v in site_features(cube).values()))
+    features = check_groups(features)
+    methods = check_methods(methods, features)
+    for method in methods:
+        if method not in ("default", "global", "site"):
+            site_features(cube, groups=features_of(method, features))
+    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
+        methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
+    observations(cube, targets)
+    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
+    if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
+        raise ValueError(f"fold {bad[0]!r} cannot name a folder")
+    settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
+                "one_for_all": one_for_all, "together": together, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
+                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
+    model = model or wroasted()
+    settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
+                                      "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
+    study = Study(cube, table, run_dir, settings, model)
+    log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
+    return study, methods
+
+
+def _given_calibration(calibration, study: Study) -> xr.Dataset:
+    "Parameters of a finished calibration at all sites that are tested."
+    calibration = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration, study.model)
+    wanted = [s for s in study.cube.site.values.astype(str) if s in set(study.folds.site[study.folds.part == "test"])]
+    if absent := [s for s in wanted if s not in calibration.parameters.site.values]:
+        raise ValueError(f"the calibration has no parameters of site {absent[0]}, which is tested")
+    if calibration.settings["spinup"] != study.settings["spinup"]:
+        raise ValueError(f"the calibration was made with spin-up {calibration.settings['spinup']!r}, the study has {study.settings['spinup']!r}")
+    return calibration.parameters.sel(site=wanted)
+
+
+def _keep_folds(study: Study) -> None:
+    "Write folds.csv, or compare with the one that is there."
+    file = study.path / "folds.csv"
+    if file.is_file():
+        if not read_folds(file).equals(study.folds):
+            raise ValueError(f"the folds of {file} are others than those asked for")
+        return
+    study.folds.to_csv(study.path / "folds.new", index=False)
+    (study.path / "folds.new").replace(file)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
