@@ -19,7 +19,7 @@ from hybridecosys.learning.sequence import SequenceOptions
 from hybridecosys.model.twin import synthetic_cube
 
 METHODS = ("default", "by_type", "hybrid", "sequence")
-SETTINGS = dict(k=2, epochs=2, spinup="none", batch_size=4, max_years=1, together=1, features=["igbp", "bioclim"], network=NetworkOptions(hidden=4, layers=0),
+SETTINGS = dict(k=2, epochs=2, spinup="none", batch_size=4, max_years=1, together=1, members=2, features=["igbp", "bioclim"], network=NetworkOptions(hidden=4, layers=0),
                 sequence=SequenceOptions(hidden=4, embed=2, window=100, warmup=20, windows=1))
 FLUXES = ["GPP_NT_VUT_REF", "NEE_VUT_REF", "RECO_NT_VUT_REF", "LE_F_MDS", "T"]
 TABLES = ["scores.csv", "losses.csv", "folds.csv", "seasons.csv", "summary.csv", "sites.csv", "distance.csv"]
@@ -113,7 +113,7 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
         return cube.assign(new)
 
     def predicted(data, methods, forcing=None):
-        study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], None, 2, 0, "none", True, 0.0, 5, None, 1,
+        study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], None, 2, 0, "none", True, 0.0, 5, None, 1, 2,
                                              None, SETTINGS["network"], SETTINGS["sequence"], None, forcing, None, dict(batch_size=4, max_years=1))
         for method in methods:
             crossval.run_unit(study, study.groups(method)[0])
@@ -180,6 +180,29 @@ def test_more_methods_and_a_finished_calibration(cube, whole, again):
     page = write_report(path).with_suffix(".md").read_text()
     for part in ("Learned against site-calibrated parameters", "of hybrid less that of other methods", "every method by plant type", "Cost per epoch of hybrid: each fold"):
         assert part in page, part
+
+
+def test_an_ensemble_and_a_group_more(cube, whole, again):
+    path, _ = again
+    result = cross_validate(cube, methods=[*METHODS, "ensemble", "with:site"], run_dir=path, resume=True, progress=False, **SETTINGS)
+    members, mean, hybrid = crossval.member_parameters(result.study), result.parameters("ensemble"), result.parameters("hybrid")
+    name = "gpp_potential.eps_max"
+    np.testing.assert_allclose(members[name].mean("member"), mean[name], rtol=1e-6)
+    np.testing.assert_allclose(members[name][0], hybrid[name], rtol=1e-4)  # the first has the seed of the hybrid
+    assert (abs(members[name][0] - members[name][1]) > 1e-4 * mean[name]).any()
+    run = result.simulate("ensemble", outputs=["gpp"])
+    each = [crossval.simulate(wroasted().for_training(), result.study.forcing, members.isel(member=i).sel(site=cube.site), "none", outputs=["gpp"]).gpp for i in (0, 1)]
+    np.testing.assert_allclose(run.gpp, (each[0] + each[1]) / 2, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run.gpp_spread, abs(each[0] - each[1]) / np.sqrt(2), rtol=1e-3, atol=1e-4)
+    assert repr(result.model("ensemble", "01")).startswith("<HybridEnsemble of 2") and "site" in result.model("with:site", "01").encoder.groups
+    coverage = pd.read_csv(path / "coverage.csv")
+    assert set(coverage.interval) == {"ensemble", "ensemble and residuals"} and set(coverage.site) == set(cube.site.values) and coverage.coverage.between(0, 1).all()
+    own = cube.site.isin(result.study.sites("01", "test"))
+    wild = crossval.replace(result.study, cube=cube.assign(GPP_NT_VUT_REF=cube.GPP_NT_VUT_REF.where(~own | cube.GPP_NT_VUT_REF.isnull(), 50.0)))
+    run, width = result.simulate("ensemble"), lambda table: table[table.target == "gpp"].set_index(["site", "interval", "level"]).width
+    before, after = (width(crossval.intervals(study, run)[0]) for study in (result.study, wild))
+    same = before.index.get_level_values("site").isin(cube.site.values[own]) | (before.index.get_level_values("interval") == "ensemble")
+    assert (after[same] == before[same]).all() and (after[~same] != before[~same]).all()  # errors at a site reach the intervals of other folds alone
 
 
 def test_folds_in_time_see_their_years_alone(tmp_path):

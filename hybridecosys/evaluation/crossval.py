@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['log', 'METHODS', 'KNOWN', 'FEATURES', 'TRAIN', 'check_methods', 'features_of', 'fingerprint', 'days_of', 'hide_days',
            'Unit', 'Study', 'train_networks', 'train_sequences', 'calibrate_sites', 'fold_folder',
-           'predicted_parameters', 'simulate_held_out', 'score_method', 'learned_outputs', 'run_unit',
-           'worker_environment', 'environment', 'crew', 'write_tables', 'CrossValidation', 'do_study', 'cross_validate',
-           'plan_study', 'crossval_report']
+           'predicted_parameters', 'member_parameters', 'simulate_held_out', 'score_method', 'intervals',
+           'learned_outputs', 'run_unit', 'worker_environment', 'environment', 'crew', 'write_tables',
+           'CrossValidation', 'do_study', 'cross_validate', 'plan_study', 'crossval_report']
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10003
 import hashlib
@@ -41,7 +41,7 @@ from .metrics import evaluate, seasons, site_table, summarise
 from .options import CrossvalOptions
 from .report import write_report
 from .summary import describe_parameters, score_table
-from .uncertainty import feature_distance
+from .uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions, calibrate
 from ..learning.hybrid import HybridModel, open_run
 from ..learning.network import NetworkOptions
@@ -54,29 +54,31 @@ from ..model.structure import Model, wroasted
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10005
 log = logging.getLogger("hybridecosys")
 METHODS = ("default", "global", "by_type", "hybrid")
-KNOWN = (*METHODS, "sequence", "site")
+KNOWN = (*METHODS, "ensemble", "sequence", "site")
 FEATURES = ("plant_form", "igbp", "bioclim", "site")
 
 
 def check_methods(methods: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
     "The methods, each once. ValueError for an unknown one, or a group of features that there is not."
     if isinstance(methods, str) or not len(methods):
-        raise ValueError(f"methods must be a list of names out of {', '.join(KNOWN)}, only:GROUP, without:GROUP; not {methods!r}")
+        raise ValueError(f"methods must be a list of names out of {', '.join(KNOWN)}, only:GROUP, without:GROUP, with:GROUP; not {methods!r}")
     for method in methods:
         kind, _, group = method.partition(":")
         if kind == "without" and (group not in features or len(features) < 2):
             raise ValueError(f"method {method!r}: {group!r} is not one of several features, which are {', '.join(features)}")
-        if kind == "only" and group not in GROUPS:
+        if kind in ("only", "with") and group not in GROUPS:
             raise ValueError(f"method {method!r}: {group!r} is not a group of features; there are {', '.join(GROUPS)}")
-        if kind not in ("only", "without") and method not in KNOWN:
-            raise ValueError(f"method {method!r} unknown; one of {', '.join(KNOWN)}, only:GROUP, without:GROUP")
+        if kind == "with" and group in features:
+            raise ValueError(f"method {method!r}: {group!r} is one of the features anyway, which are {', '.join(features)}")
+        if kind not in ("only", "without", "with") and method not in KNOWN:
+            raise ValueError(f"method {method!r} unknown; one of {', '.join(KNOWN)}, only:GROUP, without:GROUP, with:GROUP")
     return tuple(dict.fromkeys(methods))
 
 
 def features_of(method: str, features: Sequence[str]) -> list[str]:
     "Groups of features that the network of a method sees."
     kind, _, group = method.partition(":")
-    of_kind = {"global": [], "by_type": ["igbp"], "only": [group], "without": [f for f in features if f != group]}
+    of_kind = {"global": [], "by_type": ["igbp"], "only": [group], "without": [f for f in features if f != group], "with": [*features, group]}
     return of_kind.get(kind, list(features))
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10008
@@ -200,10 +202,10 @@ class Study:
             seen = seen.drop_vars("agb", errors="ignore").where(days_of(rows, seen))
         return cube, forcing, seen, fold_of
 
-    def hybrid(self, method: str, fold: str | None = None, start: Mapping[str, float] | None = None) -> HybridModel:
-        "The untrained hybrid model of a method and fold."
+    def hybrid(self, method: str, fold: str | None = None, start: Mapping[str, float] | None = None, member: int = 0) -> HybridModel:
+        "The untrained hybrid model of a method and fold; each member of an ensemble has its seed."
         s = self.settings
-        seed = s["seed"] + (self.names.index(fold) if fold else 0)
+        seed = s["seed"] + (self.names.index(fold) if fold else 0) + 1000 * member
         return HybridModel(self.model, features_of(method, s["features"]), seed, spinup=s["spinup"], network=NetworkOptions(**s["network"]),
                            forcing=s["forcing"], start=start)
 
@@ -224,20 +226,24 @@ class Study:
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000a
 def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, pd.DataFrame]:
-    "Train the hybrid models of a unit; predicted parameters at their test sites and losses."
+    "Train the hybrid models of a unit; predicted parameters at their test sites and losses (means over the members of an ensemble)."
     s, starts = study.settings, [None] * len(unit.folds)
+    members = s["members"] if unit.method == "ensemble" else 1
     if s["one_for_all"] and unit.method != "global":
         starts = [HybridModel.load(fold_folder(study, "global", f), study.model).predict_parameters(study.cube.isel(site=[0])) for f in unit.folds]
         starts = [{name: float(v.item()) for name, v in one.items()} for one in starts]
-    hybrids = [study.hybrid(unit.method, f, start) for f, start in zip(unit.folds, starts)]
+    hybrids = [study.hybrid(unit.method, f, start, i) for i in range(members) for f, start in zip(unit.folds, starts)]
     cube, forcing, train, valid = study.training(unit.folds)
     there = folder / "training"
-    fit_together(hybrids, cube, train, valid, s["epochs"], there, (there / "config.json").exists(), s["targets"], progress, forcing, **s["training"])
-    parameters, distances = [], []
-    for fold, hybrid, mine in zip(unit.folds, hybrids, train):
+    fit_together(hybrids, cube, train * members, valid * members, s["epochs"], there, (there / "config.json").exists(), s["targets"], progress, forcing, **s["training"])
+    parameters, spread, distances = [], [], []
+    for i, (fold, mine) in enumerate(zip(unit.folds, train)):
+        hybrid = hybrids[i] if members == 1 else HybridEnsemble(hybrids[i :: len(unit.folds)])
         hybrid.save(folder / "models" / fold)
         at = study.visible(fold).sel(site=study.sites(fold, "test"))
         predicted = hybrid.predict_parameters(at).assign_coords(fold=("site", [fold] * at.sizes["site"]))
+        if members > 1:
+            spread.append(hybrid.member_parameters(at).assign_coords(fold=predicted.fold))
         if unit.method == "by_type":
             one = HybridModel.load(fold_folder(study, "global", fold), study.model).predict_parameters(at)
             unmet = xr.DataArray(~np.isin(at.igbp.values.astype(str), hybrid.encoder.classes["igbp"]), dims="site", coords={"site": at.site})
@@ -248,20 +254,26 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
             distances.append(feature_distance(hybrid, cube.sel(site=mine), at).assign(fold=fold))
     if distances:
         pd.concat(distances, ignore_index=True).to_csv(folder / "distance.csv", index=False)
-    losses = pd.concat([h.losses.assign(fold=f) for f, h in zip(unit.folds, hybrids)], ignore_index=True)
+    if spread:
+        xr.concat(spread, "site").to_netcdf(folder / "members.nc")
+    losses = pd.concat([h.losses.assign(fold=f) for f, h in zip(unit.folds * members, hybrids)], ignore_index=True)
+    if members > 1:
+        losses = losses.groupby([c for c in losses if c != "loss"], sort=False, as_index=False).loss.mean()
     return xr.concat(parameters, "site"), losses
 
 
 def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, pd.DataFrame]:
     "Train the sequence networks of a unit, one fold after the other; there are no parameters, but losses."
     s, losses = study.settings, []
+    training = dict(s["sequence_training"])
+    epochs = training.pop("epochs", s["epochs"])
     for fold in unit.folds:
         cube, forcing, (train,), (valid,) = study.training([fold])
         seed = s["seed"] + study.names.index(fold)
         model = SequenceModel(features_of("sequence", s["features"]), seed, options=SequenceOptions(**s["sequence"]), forcing=s["forcing"])
         there = folder / "training" / fold
-        model.fit(cube.sel(site=train), cube.sel(site=valid) if valid else None, s["epochs"], there, (there / "config.json").exists(), s["targets"],
-                  progress, forcing, **{**s["training"], "seed": seed, **s["sequence_training"]})
+        model.fit(cube.sel(site=train), cube.sel(site=valid) if valid else None, epochs, there, (there / "config.json").exists(), s["targets"],
+                  progress, forcing, **{**s["training"], "seed": seed, **training})
         model.save(folder / "models" / fold)
         losses.append(model.losses.assign(fold=fold))
     return None, pd.concat(losses, ignore_index=True)
@@ -297,8 +309,13 @@ def predicted_parameters(study: Study, method: str) -> xr.Dataset | None:
     return xr.concat([xr.load_dataset(study.folder(u) / "parameters.nc") for u in study.groups(method)], "site")
 
 
+def member_parameters(study: Study) -> xr.Dataset:
+    "Parameters of each member of the ensemble at the test sites, (member, site), with the coordinate fold."
+    return xr.concat([xr.load_dataset(study.folder(u) / "members.nc") for u in study.groups("ensemble")], "site")
+
+
 def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: Sequence[str] | None = None) -> xr.Dataset:
-    "Outputs (site, time) of a method at the test sites of a round of folds (`Study.rounds`)."
+    "Outputs (site, time) of a method at the test sites of a round of folds (`Study.rounds`); of the ensemble mean and, as NAME_spread, standard deviation."
     cube, forcing, _, fold_of = study.tested(folds)
     names = cube.site.values.astype(str)
     if method == "sequence":
@@ -306,29 +323,45 @@ def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: 
                 for f in folds if (sites := [s for s in names if fold_of[s] == f])]
         run = xr.concat(runs, "site", combine_attrs="override").sel(site=names)
     else:
-        values = predicted_parameters(study, method)
+        values = predicted_parameters(study, method) if method != "ensemble" else member_parameters(study)
         values = values.isel(site=np.isin(values.fold, folds)).sel(site=names).drop_vars(["fold", "fallback"], errors="ignore")
-        run = simulate(study.hybrid("global").model, forcing, values, spinup=study.settings["spinup"], outputs=outputs)
+        each = [values.isel(member=i, drop=True) for i in range(values.sizes["member"])] if method == "ensemble" else [values]
+        runs = [simulate(study.hybrid("global").model, forcing, v, spinup=study.settings["spinup"], outputs=outputs) for v in each]
+        run = runs[0] if method != "ensemble" else across_members(xr.concat([r.drop_dims([d for d in r.dims if d not in ("site", "time")]) for r in runs], "member"))
     return run.assign_coords(fold=("site", [fold_of[s] for s in names]))
 
 
 def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None:
     "Write scores.csv and, of a few sites, seasons.csv of a method."
-    tables = []
+    tables, uncertain = [], []
     for i, folds in enumerate(study.rounds()):
         _, _, seen, fold_of = study.tested(folds)
         run = simulate_held_out(study, unit.method, folds, [o for o in study.outputs if unit.method != "sequence" or o in learned_outputs(study)])
         targets = [t for t in seen if TARGETS.loc[t, "output"] in run and seen[t].notnull().any()]
         scores = evaluate(run, seen, targets, partial=True)
         tables.append(scores.assign(method=unit.method, fold=scores.site.map(fold_of), split="test"))
+        if unit.method == "ensemble" and not study.dated:
+            uncertain.append(intervals(study, run))
         if i == 0:
             known = [s for s in seen.site.values.astype(str) if s in set(scores.site)]
             shown = [known[j] for j in np.unique(np.linspace(0, len(known) - 1, 6).round().astype(int))]
             daily = [t for t in targets if "time" in seen[t].dims]
             seasons({unit.method: run}, seen, daily, shown).to_csv(folder / "seasons.csv", index=False)
+    for name, parts in zip(("coverage", "flux_spread"), zip(*uncertain)):
+        pd.concat(parts, ignore_index=True).to_csv(folder / f"{name}.csv", index=False)
     table = pd.concat(tables, ignore_index=True)
     first = ["method", "fold", "split", "site", "target", "scale"]
     table[[*first, *(c for c in table if c not in first)]].to_csv(folder / "scores.csv", index=False)
+
+
+def intervals(study: Study, run: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Coverage of the intervals of the ensemble, and the spread between its members, at held-out sites; the size of the errors at the sites of a fold is taken from the other folds."
+    tables = []
+    for fold in dict.fromkeys(run.fold.values):
+        mine, others = (run.isel(site=(run.fold == fold).values == own) for own in (True, False))
+        residuals = fit_residuals(others, study.cube.sel(site=others.site.values)) if others.sizes["site"] else None
+        tables.append(coverage(mine, study.cube.sel(site=mine.site.values), residuals))
+    return tuple(t.assign(split="test") for t in (pd.concat(tables, ignore_index=True), flux_spread(run, study.cube.sel(site=run.site.values))))
 
 
 def learned_outputs(study: Study) -> tuple[str, ...]:
@@ -464,9 +497,15 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     distances = [_read_csv(f) for u in (study.groups("hybrid") if "hybrid" in order else ()) if (f := study.folder(u) / "distance.csv").is_file()]
     if distances and not study.dated:
         kept["distance"] = pd.concat(distances, ignore_index=True)
+    if "ensemble" in order:
+        values = member_parameters(study)
+        values = values.isel(site=np.isin(values.fold, study.rounds()[0]))
+        values.to_netcdf(path / "members.nc")
+        parameter_spread(values).to_csv(path / "spread.csv")
+        kept |= {name: _read_csv(f) for name in ("coverage", "flux_spread") if (f := study.folder(Unit("ensemble")) / f"{name}.csv").is_file()}
     for name, table in kept.items():
         table.to_csv(path / f"{name}.csv", index=False)
-    main = next((m for m in ("hybrid", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
+    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         values.isel(site=np.isin(values.fold, study.rounds()[0])).to_netcdf(path / "parameters.nc")
@@ -516,16 +555,17 @@ class CrossValidation:
             raise ValueError("the sequence network has no parameters")
         return predicted_parameters(self.study, method)
 
-    def model(self, method: str, fold: str) -> HybridModel | SequenceModel:
+    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel:
         "The trained model of a method and fold."
         self._require(method)
         if method in ("default", "site") or fold not in self.study.names:
             raise ValueError(f"no model was trained for {method} in fold {fold!r}; folds are {', '.join(self.study.names)}")
         folder = fold_folder(self.study, method, fold)
-        return SequenceModel.load(folder) if method == "sequence" else HybridModel.load(folder, self.study.model)
+        return SequenceModel.load(folder) if method == "sequence" else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
 
     def simulate(self, method: str, folds: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
-        """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters. folds: by default all that test no site twice."""
+        """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters; of the ensemble mean and, as NAME_spread, standard
+        deviation between its members. folds: by default all that test no site twice."""
         self._require(method)
         if self.study.cube is None:
             raise ValueError("this result was loaded without its cube: CrossValidation.load(run_dir, cube)")
@@ -578,8 +618,8 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
 
 
 def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
-                   features: Sequence[str] | None = FEATURES, targets: Sequence[str] | None = None, epochs: int = 40, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5,
+                   features: Sequence[str] | None = FEATURES, targets: Sequence[str] | None = None, epochs: int = 100, seed: int = 0, spinup: str = "accelerated",
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
                    workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
                    network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
                    forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
@@ -589,24 +629,24 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     ----------
     cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
         validation sites (the default) all other sites train.
-    methods: names out of `KNOWN`, and only:GROUP and without:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
+    methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
     run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
     features: groups of features of `hybrid` and `sequence` (None: those that the cube carries, but greenness and location). targets: to learn from;
         by default all. All that the cube carries are scored.
-    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program.
+    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
         directory. Neither changes the result.
     calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
-    network, sequence: shapes of the networks. sequence_training: options of training where those of the sequence network are others.
+    network, sequence: shapes of the networks. sequence_training: options of training, and `epochs`, where those of the sequence network are others.
     forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
     run_dir = Path(run_dir).absolute()
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
+    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     if workers < 1 or (client is not None and workers > 1):
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
@@ -626,18 +666,18 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     return CrossValidation.load(run_dir, cube, study.model)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
-def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together,
+def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
     defaults = {f.name: f.default for f in fields(CrossvalOptions)}
     training = {**{f.name: defaults[f.name] for f in fields(TrainingOptions) if f.name in defaults and f.name != "weights"}, **training}
     network = network or NetworkOptions(**{f.name: defaults[f.name] for f in fields(NetworkOptions)})
     training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
-    TrainingOptions(**{**training, **(sequence_training or {})})
+    TrainingOptions(**{**training, **{n: v for n, v in (sequence_training or {}).items() if n != "epochs"}})
     CalibrationOptions(**(calibration_options or {}))
-    for name, value in (("epochs", epochs), ("together", together)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    for name, value, least in (("epochs", epochs, 1), ("together", together, 1), ("members", members, 2)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
     if together > 1 and not training["max_years"]:
         raise ValueError("folds are trained together on records cut to a number of years: give max_years, or together=1")
     if training["keep"] == "best" and folds is None and not valid_fraction:
@@ -656,8 +696,8 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
-                "one_for_all": one_for_all, "together": together, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
+                "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
+                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "epochs": min(epochs, defaults["sequence_epochs"])} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
     model = model or wroasted()
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
                                       "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
@@ -698,13 +738,13 @@ def crossval_report(options: CrossvalOptions) -> str:
     cube = load_cube(options, options.spinup)
     training = {f.name: getattr(options, f.name) for f in fields(TrainingOptions) if f.name != "seed"}
     network = NetworkOptions(**{f.name: getattr(options, f.name) for f in fields(NetworkOptions)})
-    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "workers", "calibration")
+    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
     start_run(out, replace(options, resume=False))
     try:
         result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                network=network, sequence_training={"weight_decay": options.sequence_weight_decay}, forcing={"on_gap": options.on_gap},
+                                network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "epochs": min(options.epochs, options.sequence_epochs)}, forcing={"on_gap": options.on_gap},
                                 **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
     except Exception:
         if not (out / "config.json").is_file():  # refused before any work

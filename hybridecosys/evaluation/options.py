@@ -181,9 +181,11 @@ class CrossvalOptions(LearnOptions):
     min_sites: int = 5
     """Plant types and climates with fewer sites are left out with their relatives."""
     methods: tuple[str, ...] = ("default", "global", "by_type", "hybrid")
-    """Out of default, global, by_type, hybrid, sequence, site, and only:GROUP and without:GROUP for groups of features. --resume may name more."""
+    """Out of default, global, by_type, hybrid, ensemble, sequence, site, and only:GROUP, without:GROUP and with:GROUP for groups of features. --resume may name more."""
     together: int = 5
     """Folds that are trained in one program: the piece of work that one process does."""
+    members: int = 4
+    """Networks of the method ensemble, which differ in their seed."""
     workers: int = 1
     """Processes; the result is the same."""
     calibration: str | None = None
@@ -194,14 +196,18 @@ class CrossvalOptions(LearnOptions):
     """Groups of site features that the networks see."""
     one_for_all: bool = True
     """The networks start from the set of parameters that their fold has learned for all sites."""
-    weight_decay: float = 2.0
+    epochs: int = 100
+    """Passes over the training sites."""
+    weight_decay: float = 1.0
     """Weight decay of the optimiser."""
     sequence_weight_decay: float = 0.1
     """The same for the sequence network."""
+    sequence_epochs: int = 30
+    """Most passes over the training sites for the sequence network."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("k", 2), ("min_sites", 1), ("together", 1), ("workers", 1)):
+        for name, least in (("k", 2), ("min_sites", 1), ("together", 1), ("members", 2), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.keep == "best" and not self.valid_fraction:
