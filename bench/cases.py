@@ -12,6 +12,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
 from hybridecosys.data.attributes import cover_fractions
 from hybridecosys.data.cube import real_data_path
@@ -52,6 +53,16 @@ def make_case(sites: int, years: int, dtype: str = "float32") -> tuple[dict, Inp
     observed = Observed(values, mask, spread, np.full(sites, 365 * years, dtype), np.full(sites, 5000, dtype))
     parameters = {n: jnp.full(sites, p.default, dtype) for n, p in MODEL.parameter_table.items()}
     return jax.tree.map(jnp.asarray, (parameters, inputs, observed))
+
+
+def make_unequal(sites: int, years: int) -> tuple[dict, Inputs, int]:
+    """Parameters and packed inputs of records of one to `years` years, and their true number of site-days."""
+    data = _weather(sites, years)
+    length = 365 * np.random.default_rng(0).integers(1, years + 1, sites)
+    inside = xr.DataArray(np.arange(data.sizes["time"]) < length[:, None], dims=("site", "time"))
+    inputs = make_inputs(data.assign({n: v.where(inside) for n, v in data.items() if "time" in v.dims}), np.float32)
+    parameters = {n: np.full(sites, p.default, np.float32) for n, p in MODEL.parameter_table.items()}
+    return *jax.tree.map(jnp.asarray, (parameters, inputs)), int(length.sum())
 
 
 @jax.jit

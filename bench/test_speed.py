@@ -42,6 +42,23 @@ def test_spinup(benchmark, sites, years, dtype, kind):
         measure(benchmark, lambda: cases.spinup(*arguments, kind=kind), sites, 0, rounds=3)
 
 
+def test_unequal(benchmark):
+    """A forward run of 200 records of one to ten years, against as many site-days of equal records on as many lanes."""
+    parameters, inputs, true = cases.make_unequal(200, 10)
+    blocks, _, lanes = inputs.shape
+    equal = cases.make_case(lanes, blocks)
+    measure(benchmark, lambda: cases.forward(parameters, inputs, None), 200, 0, rounds=7)
+    jax.block_until_ready(cases.forward(*equal))
+    times = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        jax.block_until_ready(cases.forward(*equal))
+        times.append(time.perf_counter() - begin)
+    per_day = min(times) / (lanes * blocks * 365)
+    benchmark.extra_info |= {"lanes": lanes, "true_site_days": true, "cost_of_a_true_site_day": benchmark.stats.stats.min / true / per_day}
+    print(f"\n{benchmark.name}: {benchmark.extra_info}")
+
+
 COMPILE = """
 import time, json, jax, cases
 arguments = cases.make_case(200, 10)

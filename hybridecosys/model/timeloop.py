@@ -130,17 +130,17 @@ def integrate(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, 
     if schedule is None:
         return jax.lax.scan(lambda s, x: body(parameters, static, bounded_gradient(s), x[0], x[1]), state, (forcing, valid))
 
-    def packed(carry, x):
-        lanes, final = carry
+    def packed(lanes, x):
         forcing, valid, (site, first) = x
         here = partial(_take, site=site)
         lanes = jax.tree.map(lambda start, now: jnp.where(first, start, now), here(state), lanes)
         lanes, out = body(here(parameters), here(static), bounded_gradient(lanes), forcing, valid)
-        return (lanes, jax.tree.map(lambda f, s: f.at[site].set(s, mode="drop"), final, lanes)), out
+        return lanes, (lanes, out)
 
-    lanes = _take(state, schedule[0][0])
-    (_, final), out = jax.lax.scan(packed, (lanes, state), (forcing, valid, schedule))
-    return final, out
+    _, (evenings, out) = jax.lax.scan(packed, _take(state, schedule[0][0]), (forcing, valid, schedule))
+    of = schedule[0].ravel()
+    last = jnp.full_like(of, -1, shape=state["wood"].shape).at[of].max(jnp.arange(of.size, dtype=of.dtype), mode="drop")  # block of each site
+    return jax.tree.map(lambda evening, start: jnp.where(last < 0, start, evening.reshape(-1)[last]), evenings, state), out
 
 
 def _one_block(plan, outputs, parameters, static, state, forcing, valid):
