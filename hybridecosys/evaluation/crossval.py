@@ -266,7 +266,7 @@ def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> t
     "Train the sequence networks of a unit, one fold after the other; there are no parameters, but losses."
     s, losses = study.settings, []
     training = dict(s["sequence_training"])
-    epochs = training.pop("epochs", s["epochs"])
+    epochs = min(s["epochs"], training.pop("most_epochs", s["epochs"]))
     for fold in unit.folds:
         cube, forcing, (train,), (valid,) = study.training([fold])
         seed = s["seed"] + study.names.index(fold)
@@ -639,7 +639,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
         directory. Neither changes the result.
     calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
-    network, sequence: shapes of the networks. sequence_training: options of training, and `epochs`, where those of the sequence network are others.
+    network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
     forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
