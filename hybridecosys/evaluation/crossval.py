@@ -673,7 +673,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     training = {**{f.name: defaults[f.name] for f in fields(TrainingOptions) if f.name in defaults and f.name != "weights"}, **training}
     network = network or NetworkOptions(**{f.name: defaults[f.name] for f in fields(NetworkOptions)})
     training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
-    TrainingOptions(**{**training, **{n: v for n, v in (sequence_training or {}).items() if n != "epochs"}})
+    TrainingOptions(**{**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
     CalibrationOptions(**(calibration_options or {}))
     for name, value, least in (("epochs", epochs, 1), ("together", together, 1), ("members", members, 2)):
         if value < least:
@@ -697,7 +697,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "epochs": min(epochs, defaults["sequence_epochs"])} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
+                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
     model = model or wroasted()
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
                                       "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
@@ -744,7 +744,7 @@ def crossval_report(options: CrossvalOptions) -> str:
     start_run(out, replace(options, resume=False))
     try:
         result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "epochs": min(options.epochs, options.sequence_epochs)}, forcing={"on_gap": options.on_gap},
+                                network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap},
                                 **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
     except Exception:
         if not (out / "config.json").is_file():  # refused before any work
