@@ -1,6 +1,6 @@
 # make run    install and run the main job: train on the embedded synthetic cube, evaluate at sites held out
 # make test   install and pass every notebook and every test
-# make bench  time the day loop, its gradient, spin-up, training and compilation (twelve minutes; BENCH=--full for the whole matrix)
+# make bench  time the day loop, its gradient, spin-up, training and compilation (a quarter of an hour; BENCH=--full for the whole matrix)
 # make docs   render the site into _docs (with Quarto where it is installed)
 # Needs Python >= 3.11 and nothing else. PYTHON=/path/to/python chooses one; RUN=folder another run directory.
 

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -241,9 +241,10 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
         hybrid = hybrids[i] if members == 1 else HybridEnsemble(hybrids[i :: len(unit.folds)])
         hybrid.save(folder / "models" / fold)
         at = study.visible(fold).sel(site=study.sites(fold, "test"))
-        predicted = hybrid.predict_parameters(at).assign_coords(fold=("site", [fold] * at.sizes["site"]))
+        of_fold = {"fold": ("site", [fold] * at.sizes["site"])}
         if members > 1:
-            spread.append(hybrid.member_parameters(at).assign_coords(fold=predicted.fold))
+            spread.append(hybrid.member_parameters(at).assign_coords(of_fold))
+        predicted = (spread[-1].mean("member", keep_attrs=True) if members > 1 else hybrid.predict_parameters(at)).assign_coords(of_fold)
         if unit.method == "by_type":
             one = HybridModel.load(fold_folder(study, "global", fold), study.model).predict_parameters(at)
             unmet = xr.DataArray(~np.isin(at.igbp.values.astype(str), hybrid.encoder.classes["igbp"]), dims="site", coords={"site": at.site})
@@ -323,11 +324,14 @@ def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: 
                 for f in folds if (sites := [s for s in names if fold_of[s] == f])]
         run = xr.concat(runs, "site", combine_attrs="override").sel(site=names)
     else:
-        values = predicted_parameters(study, method) if method != "ensemble" else member_parameters(study)
+        values = member_parameters(study) if method == "ensemble" else predicted_parameters(study, method)
         values = values.isel(site=np.isin(values.fold, folds)).sel(site=names).drop_vars(["fold", "fallback"], errors="ignore")
-        each = [values.isel(member=i, drop=True) for i in range(values.sizes["member"])] if method == "ensemble" else [values]
-        runs = [simulate(study.hybrid("global").model, forcing, v, spinup=study.settings["spinup"], outputs=outputs) for v in each]
-        run = runs[0] if method != "ensemble" else across_members(xr.concat([r.drop_dims([d for d in r.dims if d not in ("site", "time")]) for r in runs], "member"))
+        one = partial(simulate, study.hybrid("global").model, forcing, spinup=study.settings["spinup"], outputs=outputs)
+        if method == "ensemble":  # member by member at all sites, one program; HybridEnsemble.simulate would compile one for each fold
+            runs = [one(values.isel(member=i, drop=True)) for i in range(values.sizes["member"])]
+            run = across_members(xr.concat([r.drop_dims(set(r.dims) - {"site", "time"}) for r in runs], "member"))
+        else:
+            run = one(values)
     return run.assign_coords(fold=("site", [fold_of[s] for s in names]))
 
 

@@ -154,7 +154,7 @@ def _extrapolate(before: State, middle: State, now: State, n: Array, w_sat: tupl
         far = jnp.abs(second) * n / (1e-4 * (jnp.abs(x) + 0.1))
         moving = (first * second > 0) & (far > 1)
         r = jnp.where(moving, second / jnp.where(moving, first, 1), 0)
-        r = jnp.where(r < 1, r, jnp.where(r > SUDDEN, SUDDEN / jnp.where(r > SUDDEN, r, 1), 1))
+        r = jnp.where(r < 1, r, SUDDEN / jnp.maximum(r, SUDDEN))
         y = x + jnp.where(far < 2, far - 1, 1) * second * r * _geometric(r, n)
         if name in VEGETATION:
             y = jnp.where(y > LEAP * x, LEAP * x, jnp.where(y < x / LEAP, x / LEAP, y))
@@ -187,7 +187,7 @@ def _year_map(slow_day, pools: State, weather, before, after) -> tuple[Array, Ar
     return matrix, value - jnp.sum(matrix * v, axis=1)
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c06
-def jump_lengths(repeats: int, jumps: int = 9, each: int = 3) -> list[int]:
+def jump_lengths(repeats: int, jumps: int = 8, each: int = 3) -> list[int]:
     """Years that are passed over after each simulated year: `each` years between jumps, each jump about twice the one before, and even
     (what alternates between two years keeps its turn)."""
     total = repeats - each * (jumps + 1)
@@ -196,7 +196,7 @@ def jump_lengths(repeats: int, jumps: int = 9, each: int = 3) -> list[int]:
 
 
 def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], inputs: Inputs, repeats: int = 200,
-                       jumps: int = 9, each: int = 3) -> State:
+                       jumps: int = 8, each: int = 3) -> State:
     """State after the spin-up of the reference experiment, before the scaling by eta, at a fraction of its cost.
 
     `each` >= 3 years are simulated before each of the `jumps` jumps, and after the last.

@@ -139,7 +139,7 @@ def integrate(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, 
 
     _, (evenings, out) = jax.lax.scan(packed, _take(state, schedule[0][0]), (forcing, valid, schedule))
     of = schedule[0].ravel()
-    last = jnp.full_like(of, -1, shape=state["wood"].shape).at[of].max(jnp.arange(of.size, dtype=of.dtype), mode="drop")  # block of each site
+    last = jax.ops.segment_max(jnp.arange(of.size), of, state["wood"].size)  # last block of each site; negative where it has none
     return jax.tree.map(lambda evening, start: jnp.where(last < 0, start, evening.reshape(-1)[last]), evenings, state), out
 
 
