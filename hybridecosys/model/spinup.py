@@ -82,10 +82,11 @@ SLOW = ("wood", *DEAD)
 "Pools on which no quick pool, and no water, depends."
 
 
-def _needed(f, *examples):
-    """Which leaves of its arguments the results of `f` depend on, in their structure."""
-    jaxpr = jax.make_jaxpr(f)(*examples).jaxpr
-    return jax.tree.unflatten(jax.tree.structure(examples), dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1])
+def _needed(f, example: State) -> set[str]:
+    """Which of its variables the results of `f` depend on."""
+    jaxpr = jax.make_jaxpr(f)(example).jaxpr
+    used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
+    return {name for name, there in zip(sorted(example), used, strict=True) if there}  # a dict is flattened in sorted order
 
 
 def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, weather: Mapping[str, Array]):
@@ -96,7 +97,6 @@ def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
     """
     still = {name: state[name] for name in remembered(plan)}
     start = {name: state[name] for name in STATE if name not in still}
-    today = {key: value[0] for key, value in weather.items()}
     touched, late = set(SLOW), []
     for s in plan.steps:
         if s.stage == "day" and touched & set(s.sources.values()):
@@ -114,20 +114,10 @@ def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
             s(values, parameters)
         return {name: lookup(plan, values, name) for name in SLOW}
 
-    names, jaxpr = sorted(start), jax.make_jaxpr(lambda x: whole(x, today)[0])(start).jaxpr  # a dict is flattened in sorted order
-    for name in set(names) - set(SLOW):
-        used = dce_jaxpr(jaxpr, [other == name for other in names])[1]
-        if any(there for there, pool in zip(used, names, strict=True) if pool in SLOW):
+    for name in set(start) - set(SLOW):
+        if _needed(lambda x, name=name: whole(x, {key: value[0] for key, value in weather.items()})[0][name], start) & set(SLOW):
             raise ValueError(f"spinup='accelerated' needs {', '.join(SLOW)} to feed back on nothing else, but {name} depends on them")
-    record = whole(start, today)[1]
-    used = _needed(slow, {name: state[name] for name in SLOW}, record, today)[1]
-    idle = {key: jnp.zeros_like(value) for key, value in record.items() if not used[key]}
-
-    def recorded(state, today):
-        state, record = whole(state, today)
-        return state, {key: value for key, value in record.items() if used[key]}
-
-    return recorded, lambda pools, record, today: slow(pools, {**idle, **record}, today)
+    return whole, slow
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c02
 LEAP = 3.0
@@ -163,28 +153,39 @@ def _extrapolate(before: State, middle: State, now: State, n: Array, w_sat: tupl
     return out
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c05
-def _advance(pools: State, matrix: Array, offset: Array, n: Array, most: int) -> State:
-    """The slow pools after `n` <= `most` years of an affine map, (image, tangent, site) and (image, site)."""
-    def year(v, i):
-        return jnp.where(i < n, jnp.sum(matrix * v, axis=1) + offset, v), None
+def _mapped(whole, slow, state: State, today: Mapping[str, Array]):
+    """A day that carries derivatives along, (state, columns), weather -> (state, columns), and the columns of a year's morning: name -> name -> (site,)."""
+    pools = {name: state[name] for name in SLOW}
+    record = whole(state, today)[1]
+    direct = {i: _needed(lambda x, i=i: slow(x, record, today)[i], pools) for i in SLOW}
+    reach = {j: {j} for j in SLOW}
+    for _ in SLOW:
+        reach = {j: below | {i for i in SLOW if direct[i] & below} for j, below in reach.items()}
 
-    return dict(zip(SLOW, jax.lax.scan(year, jnp.stack([pools[name] for name in SLOW]), jnp.arange(most))[0], strict=True))
+    def mapped(carry, today):
+        state, columns = carry
+        new, record = whole(state, today)
+        pools = {name: state[name] for name in SLOW}
+        slope = {k: jax.jvp(lambda x, k=k: slow({**pools, k: x}, record, today), (pools[k],), (jnp.ones_like(pools[k]),))[1] for k in SLOW}
+        return new, {j: {i: sum(slope[k][i] * below[k] for k in below if k in direct[i]) for i in below} for j, below in columns.items()}
+
+    zero = jnp.zeros_like(state["wood"])
+    return mapped, {j: {i: zero + (i == j) for i in SLOW if i in reach[j]} for j in SLOW}
 
 
-def _year_map(slow_day, pools: State, weather, before, after) -> tuple[Array, Array]:
-    """Matrix and offset of a year of the slow pools near `pools`, with the mean of the records of two years."""
-    def day(pools, x):
-        today, a, b = x
-        return slow_day(pools, jax.tree.map(lambda a, b: 0.5 * (a + b), a, b), today), None
+def _apply(columns, pools: State) -> State:
+    return {i: sum(below[i] * pools[j] for j, below in columns.items() if i in below) for i in SLOW}
 
-    def year(v):
-        out = jax.lax.scan(day, dict(zip(SLOW, v, strict=True)), (weather, before, after))[0]
-        return jnp.stack([out[name] for name in SLOW])
 
-    v = jnp.stack([pools[name] for name in SLOW])
-    basis = jnp.broadcast_to(jnp.eye(len(SLOW), dtype=v.dtype)[:, :, None], (len(SLOW), *v.shape))
-    value, matrix = jax.vmap(lambda t: jax.jvp(year, (v,), (t,)), out_axes=(None, 1))(basis)
-    return matrix, value - jnp.sum(matrix * v, axis=1)
+def _advance(pools: State, year, n: Array, most: int) -> State:
+    """The slow pools after `n` <= `most` years of a map (columns, offset)."""
+    columns, offset = year
+
+    def one(pools, i):
+        moved = _apply(columns, pools)
+        return {name: jnp.where(i < n, moved[name] + offset[name], pools[name]) for name in SLOW}, None
+
+    return jax.lax.scan(one, pools, jnp.arange(most))[0]
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c06
 def jump_lengths(repeats: int, jumps: int = 8, each: int = 3) -> list[int]:
@@ -206,33 +207,31 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
         return reference_spinup(plan, parameters, static, inputs, repeats)
     start = years(plan, parameters, static, all_years(plan, parameters, static, inputs), inputs.season)
     weather = weather_values(plan, parameters, static, start, inputs.first_year)[1]
-    day, slow_day = apart(plan, parameters, static, start, weather)
+    state = {name: start[name] for name in STATE if name not in remembered(plan)}
+    day, unit = _mapped(*apart(plan, parameters, static, start, weather), state, {key: value[0] for key, value in weather.items()})
     one_day = jax.checkpoint(day)
-    day = lambda state, today: one_day(checkpoint_name(limited_gradient(state), MORNING), today)
+    slow_of = lambda state: {name: state[name] for name in SLOW}
+    quick_of = lambda state: {name: state[name] for name in state if name not in SLOW}
     after = jump_lengths(repeats, jumps, each)
     most = max(after) + 1
 
-    def slow_jump(pools, matrix, offset, before, now, n):
-        matrix, offset = _year_map(slow_day, _advance(pools, matrix, offset, n // 2, most // 2), weather, before, now)
-        return _advance(pools, matrix, offset, n + 1, most), matrix, offset  # and the year just simulated
+    def morning(carry, today):
+        return one_day((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
-        state, history, before, matrix, offset = carry
+        state, before_jump, history, before = carry
         n, ahead = skipped
-        new, record = jax.lax.scan(day, bounded_gradient(state), weather)
-        slow = {name: new[name] for name in SLOW}
-        slow, matrix, offset = jax.lax.cond(
-            n > 0, lambda: slow_jump({name: state[name] for name in SLOW}, matrix, offset, before, record, n), lambda: (slow, matrix, offset))
-        quick = {name: new[name] for name in new if name not in SLOW}
-        moved = _extrapolate(*history, quick, ahead, static[plan.last["w_sat"]])
-        return ({**moved, **slow}, (history[1], quick), record, matrix, offset), None
+        new, columns = jax.lax.scan(morning, (bounded_gradient(state), unit), weather)[0]
+        through = _apply(columns, slow_of(state))
+        now = columns, {name: new[name] - through[name] for name in SLOW}
+        mean = jax.tree.map(lambda a, b: 0.5 * (a + b), before, now)
+        slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, most), lambda: slow_of(new))  # and the year just simulated
+        moved = _extrapolate(*history, quick_of(new), ahead, static[plan.last["w_sat"]])
+        ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, most), lambda: slow)
+        return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now), None
 
-    state = {name: start[name] for name in STATE if name not in remembered(plan)}
-    quick = {name: state[name] for name in state if name not in SLOW}
-    blank = jax.tree.map(lambda x: jnp.zeros((x.shape), x.dtype), jax.eval_shape(lambda: jax.lax.scan(day, state, weather)[1]))
-    eye = jnp.broadcast_to(jnp.eye(len(SLOW), dtype=state["wood"].dtype)[:, :, None], (len(SLOW), len(SLOW), inputs.n_site))
-    first = (state, (quick, quick), blank, eye, jnp.zeros_like(eye[:, 0]))
-    size = len(after) * inputs.first_year["t_air"].size * eye.dtype.itemsize
+    first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))))
+    size = 2 * len(after) * inputs.first_year["t_air"].size * state["wood"].dtype.itemsize
     final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in STATE}
 

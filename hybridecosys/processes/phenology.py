@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .process import Parameter, approach, lesser, pos, ratio
+from .process import Parameter, approach, highest, lesser, pos, ratio
 
 # %% ../../nbs/02_processes/10_phenology.ipynb #b3183e10
 @approach("allocation", returns=("to_root", "to_wood", "to_leaf"))
@@ -29,7 +29,7 @@ def water_or_temperature(gpp_f_soil_water: Array, gpp_f_temperature: Array, tree
 @approach("light_memory", returns="rg_pot_max", cumulative=True)
 def running_maximum(rg_pot: Array, rg_pot_max: Array):
     """Highest potential radiation (MJ m-2 d-1) up to and including each day, (day, site), from that of the days before, (site,)."""
-    return jnp.maximum(jax.lax.cummax(rg_pot), rg_pot_max)
+    return highest(rg_pot, rg_pot_max)
 
 
 @approach("phenology_light", returns="light")

@@ -7,11 +7,10 @@ __all__ = ['leaf_carbon', 'specific_leaf_area', 'cloudiness', 'running_extremes'
            'preles', 'quadratic_stress', 'exponential_wue', 'light_use', 'coupled', 'in_proportion']
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #5556dd9f
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .process import Parameter, approach, bell, lesser, pos, ratio, unit
+from .process import Parameter, approach, bell, highest, lesser, lowest, pos, ratio, unit
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #fc0f74af
 @approach("fapar", returns=("fapar", "fapar_bare"),
@@ -37,7 +36,7 @@ def cloudiness(rg: Array, rg_pot: Array) -> Array:
 def running_extremes(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array):
     """Lowest and highest cloudiness index up to and including each day, (day, site), from those of the days before, (site,)."""
     ci = cloudiness(rg, rg_pot)
-    return jnp.minimum(jax.lax.cummin(ci), ci_min), jnp.maximum(jax.lax.cummax(ci), ci_max)
+    return lowest(ci, ci_min), highest(ci, ci_max)
 
 
 @approach("gpp_cloud", returns="gpp_f_cloud", mu=Parameter(0.46, 1e-4, 1, "1", "loss of efficiency under a clear sky", learned=True))
