@@ -15,14 +15,14 @@ import numpy as np
 import xarray as xr
 
 from hybridecosys.data.attributes import cover_fractions
-from hybridecosys.data.cube import real_data_path
+from hybridecosys.data.cube import open_cube, real_data_path
 from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.learning.cost import Observed, output_names, site_costs, total_cost
 from hybridecosys.model.inputs import Inputs, make_inputs
 from hybridecosys.model.simulate import run
 from hybridecosys.model.spinup import accelerated_spinup, reference_spinup, static_values
-from hybridecosys.model.structure import wroasted
+from hybridecosys.model.structure import POOLS, wroasted
 
 MODEL = wroasted("smooth")
 CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
@@ -85,6 +85,29 @@ def spinup(parameters, inputs, observed, kind):
     """State after the plain loop of 200 repetitions ("reference"), or the fast one ("accelerated")."""
     solve = {"reference": reference_spinup, "accelerated": accelerated_spinup}[kind]
     return solve(MODEL.plan(disturbed=False), parameters, static_values(MODEL.plan(), parameters, inputs), inputs)
+
+
+def spinup_case(data: str, dtype: str) -> tuple[dict, Inputs]:
+    """Parameters and inputs for a spin-up: "made" sites with default parameters, "drawn" ones within their bounds, or all "real" ones; None without the cube."""
+    draw, learned = np.random.default_rng(1), [n for n in MODEL.learned if not n.startswith("spinup.")]
+    if data == "real":
+        path = real_data_path("fluxnet/fluxnet2015_daily.nc")
+        if path is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inputs = jax.tree.map(jnp.asarray, make_inputs(prepare_forcing(open_cube(path)), np.dtype(dtype)))
+    else:
+        inputs = make_case(200, 10, dtype)[1]
+    spread = {n: draw.uniform(p.lower, p.upper, inputs.n_site) for n, p in MODEL.parameter_table.items() if n in learned}
+    values = {n: spread[n] if data == "drawn" and n in spread else np.full(inputs.n_site, p.default) for n, p in MODEL.parameter_table.items()}
+    return {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs
+
+
+def agreement(state: dict, truth: dict, within: float = 1e-3) -> float:
+    """Share of sites at which all pools lie within a fraction (or so many mm or gC m-2 where a pool holds less than one tenth of its unit) of `truth`."""
+    apart = [np.abs(np.asarray(state[n], float) - np.asarray(truth[n], float)) / np.maximum(np.abs(np.asarray(truth[n], float)), 0.1) for n in POOLS]
+    return float((np.max(apart, axis=0) < within).mean())
 
 
 def yardstick(sites: int, years: int) -> float | None:

@@ -24,6 +24,8 @@ def report(path: str) -> str:
         add("value and gradient, in forward runs", at("day_loop", "gradient") / at("day_loop", "forward"), "<= 4")
     if at("spinup", "reference") and at("spinup", "accelerated"):
         add("fast spin-up, share of the plain loop", at("spinup", "accelerated") / at("spinup", "reference"), "<= 0.1")
+    for data in ("made", "drawn", "real"):
+        add(f"fast spin-up within 0.1 % of the loop, share of sites ({data})", extra.get(f"spinup_agreement[{data}]", {}).get("within_0.1_percent"), "1")
     add("site-day of records of unequal length, in those of equal ones", extra.get("unequal", {}).get("cost_of_a_true_site_day"), "<= 1.3")
     memory = {years: extra.get(f"memory_of_the_gradient[{years}]", {}) for years in (10, 40)}
     add("peak memory of the gradient (GiB)", memory[10].get("peak_gib"), "< 1.4 (1.5 GB)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cases
 import jax
+import numpy as np
 import pytest
 
 from hybridecosys.data.cube import real_data_path
@@ -41,6 +42,23 @@ def test_spinup(benchmark, sites, years, dtype, kind):
     with jax.enable_x64(dtype == "float64"):
         arguments = cases.make_case(sites, years, dtype)
         measure(benchmark, lambda: cases.spinup(*arguments, kind=kind), sites, 0, rounds=3)
+
+
+@pytest.mark.parametrize("data", ["made", "drawn", "real"])
+def test_spinup_agreement(benchmark, data):
+    """Share of sites at which all pools lie within 0.1 % of the plain loop: the accelerated spin-up's, and, as what rounding allows, the loop's own in float64."""
+    with jax.enable_x64(True):
+        case = cases.spinup_case(data, "float64")
+        if case is None:
+            pytest.skip("fluxnet/fluxnet2015_daily.nc is not in the data folder")
+        exact = jax.block_until_ready(cases.spinup(*case, None, kind="reference"))
+        exact = jax.tree.map(lambda x: np.asarray(x, float), exact)
+    case = cases.spinup_case(data, "float32")
+    loop = cases.spinup(*case, None, kind="reference")
+    ours = benchmark.pedantic(lambda: jax.block_until_ready(cases.spinup(*case, None, kind="accelerated")), rounds=1, warmup_rounds=1)
+    benchmark.extra_info |= {"within_0.1_percent": cases.agreement(ours, loop), "within_1_percent": cases.agreement(ours, loop, 1e-2),
+                             "loop_in_float64_within_0.1_percent": cases.agreement(loop, exact)}
+    print(f"\n{benchmark.name}: {benchmark.extra_info}")
 
 
 def test_unequal(benchmark):
