@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from hybridecosys.cli import MALLOC_KEPT
 from hybridecosys.data.attributes import cover_fractions
 from hybridecosys.data.cube import open_cube, real_data_path
 from hybridecosys.data.forcing import prepare_forcing
@@ -123,6 +124,7 @@ def yardstick(sites: int, years: int) -> float | None:
 def child(code: str, cache_dir: str | None = None) -> dict:
     """Run `code` in a fresh process that imports this module as `cases`; the last line it prints is JSON."""
     env = {k: v for k, v in os.environ.items() if k not in CACHE} | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    env |= {name: str(value) for name, value in MALLOC_KEPT.items()}
     if cache_dir is not None:
         env |= dict(zip(CACHE, (cache_dir, "0")))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

@@ -1,4 +1,8 @@
-"""Options of the benchmark: the default subset, or the whole matrix."""
+"""Options of the benchmark: the default subset, or the whole matrix. Freed memory is kept, as the command does."""
+
+from hybridecosys.cli import keep_memory
+
+keep_memory()
 
 
 def pytest_addoption(parser):

@@ -31,6 +31,7 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
+from ..cli import MALLOC_KEPT
 from ..data.attributes import GREENNESS
 from ..data.features import GROUPS, check_groups, site_features
 from ..data.forcing import prepare_forcing
@@ -415,12 +416,13 @@ def _do(unit: Unit) -> float:
 
 
 def worker_environment(workers: int) -> dict[str, str]:
-    "Environment of a process that shares this machine with others: its share of the threads, memory of an accelerator as it is needed."
+    "Environment of a process that shares this machine with others: its share of the threads, memory of an accelerator as it is needed, memory kept."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = str(max(1, cores // workers))
     threads = dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
     cache = jax.config.jax_compilation_cache_dir
-    return threads | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
+    memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | {name: str(value) for name, value in MALLOC_KEPT.items()}
+    return threads | memory | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
 
 
 @contextmanager

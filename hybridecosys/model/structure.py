@@ -87,13 +87,18 @@ class Step:
     stage: str
     sources: Mapping[str, str]
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The keys of what it gives."""
+        return tuple(f"{name}@{self.approach.process}" for name in self.approach.returns)
+
     def __call__(self, values: dict, parameters: Mapping[str, Array]) -> None:
-        """Compute the process from `values` and put its results there; those of a day divided by `one`, a 1 that the compiler cannot know (see the time loop)."""
+        """Compute the process from `values` and put its results there; those of weather and day divided by `one`, a 1 that the compiler cannot know (see the time loop)."""
         a = self.approach
         inputs = {name: values[key] for name, key in self.sources.items()}
         inputs.update({f"{a.process}.{name}": parameters[f"{a.process}.{name}"] for name in a.parameters})
         results = a.results(inputs)
-        if self.stage == "day":
+        if self.stage != "static":
             results = jax.tree.map(lambda x: x / values["one"], results)
         values.update({f"{name}@{a.process}": value for name, value in results.items()})
 
@@ -107,9 +112,9 @@ class Plan:
     stage: Mapping[str, str]
 
     def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
-        """Run all processes of one stage on `values`, in order."""
+        """Run all processes of one stage on `values`, in order, but those whose results are there already."""
         for step in self.steps:
-            if step.stage == stage:
+            if step.stage == stage and not all(key in values for key in step.results):
                 step(values, parameters)
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRADIENT_BOUND', 'DAILY_BOUND', 'MORNING', 'KEPT', 'day_values', 'step', 'lookup', 'bounded_gradient',
-           'limited_gradient', 'recomputed', 'weather_values', 'remembered', 'run_block', 'integrate']
+           'limited_gradient', 'recomputed', 'remembered', 'ahead', 'memory_values', 'weather_values', 'run_block',
+           'integrate']
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #2c7d70ff
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +16,27 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from .structure import MEMORY, SOIL, START, STATE, Plan, State
+from .structure import MEMORY, SOIL, START, STATE, Plan, State, Step
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #db07a9c2
-def day_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, weather: Mapping[str, Array]) -> dict:
-    """All values of a day by key, from the state in the morning and this day's `weather`, both (site,)."""
+def day_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, weather: Mapping[str, Array],
+               whole: bool = False) -> dict:
+    """All values of a day by key, from the state in the morning and this day's `weather`, both (site,).
+
+    `weather` is a day of `weather_values`; with `whole` of `memory_values`, and the rest that depends on the weather is computed too.
+    """
     values = {**static, **weather, **state, "soil": tuple(state[name] for name in SOIL)}
     values.update({start: values[name] for start, name in START.items()})
+    if whole:
+        plan.run("weather", values, parameters)
     plan.run("day", values, parameters)
     return values
 
 
 def step(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, weather: Mapping[str, Array],
-         outputs: Sequence[str]) -> tuple[State, dict[str, Array]]:
-    """Advance the state by a day. All arrays are (site,); `weather` holds this day's values by key. Returns state and outputs."""
-    values = day_values(plan, parameters, static, state, weather)
+         outputs: Sequence[str], whole: bool = False) -> tuple[State, dict[str, Array]]:
+    """Advance the state by a day. All arrays are (site,); `weather` and `whole` as in `day_values`. Returns state and outputs."""
+    values = day_values(plan, parameters, static, state, weather, whole)
     return {name: lookup(plan, values, name) for name in state}, {name: lookup(plan, values, name) for name in outputs}
 
 
@@ -79,6 +86,31 @@ def recomputed(body: Callable, size: int) -> Callable:
 
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #377b1f3e
+def remembered(plan: Plan) -> tuple[str, ...]:
+    """The memory variables that follow from the weather alone."""
+    return tuple(name for name in MEMORY if plan.stage[plan.last[name]] == "weather")
+
+
+def ahead(plan: Plan) -> tuple[Step, ...]:
+    """The steps that a block takes for all its days at once: those that memory of the weather comes from, and what they need."""
+    needed, found = {plan.last[name] for name in remembered(plan)}, []
+    for s in reversed(plan.steps):
+        if s.stage == "weather" and (s.approach.cumulative or needed & set(s.results)):
+            needed |= set(s.sources.values())
+            found.append(s)
+    return tuple(reversed(found))
+
+
+def memory_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State,
+                  forcing: Mapping[str, Array]) -> dict[str, Array]:
+    """Forcing and the memory that follows from it, for a block of days, by key, (day, site)."""
+    values = {**static, **forcing, **{name: state[name] for name in MEMORY}}
+    for s in ahead(plan):
+        s(values, parameters)
+    keys = [*forcing, *(key for s in ahead(plan) for key in s.results)]
+    return {key: jnp.broadcast_to(values[key], forcing["t_air"].shape) for key in keys}
+
+
 def weather_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State,
                    forcing: Mapping[str, Array]) -> tuple[dict, dict[str, Array]]:
     """What depends on the weather alone, for a block of days: all values by key, and those that the days use, (day, site)."""
@@ -88,22 +120,15 @@ def weather_values(plan: Plan, parameters: Mapping[str, Array], static: Mapping[
     return values, {key: jnp.broadcast_to(values[key], forcing["t_air"].shape) for key in sorted(used)}
 
 
-def remembered(plan: Plan) -> tuple[str, ...]:
-    """The memory variables that follow from the weather alone."""
-    return tuple(name for name in MEMORY if plan.stage[plan.last[name]] == "weather")
-
-
 def run_block(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, forcing: Mapping[str, Array],
               valid: Array | None, outputs: Sequence[str], bounded: bool = False) -> tuple[State, dict[str, Array]]:
     """Advance the state by a block of days. `forcing` and `valid` are (day, site); returns the state and outputs (day, site).
 
     `bounded`: limit the gradient from day to day (reverse mode only).
     """
-    values, weather = weather_values(plan, parameters, static, state, forcing)
-    ahead = [name for name in outputs if plan.stage.get(plan.last.get(name)) in ("weather", "static")]
-    daily = [name for name in outputs if name not in ahead]
+    weather = memory_values(plan, parameters, static, state, forcing)
     carried = {name: state[name] for name in STATE if name not in remembered(plan)}
-    one_day = jax.checkpoint(partial(step, plan, outputs=tuple(daily)))
+    one_day = jax.checkpoint(partial(step, plan, outputs=tuple(outputs), whole=True))
 
     def day(state, today):
         valid, weather = today
@@ -113,8 +138,7 @@ def run_block(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, 
         return new, out
 
     carried, out = jax.lax.scan(day, carried, (valid, weather))
-    out.update({name: jnp.broadcast_to(values[plan.last[name]], forcing["t_air"].shape) for name in ahead})
-    return {**carried, **{name: values[plan.last[name]][-1] for name in remembered(plan)}}, out
+    return {**carried, **{name: weather[plan.last[name]][-1] for name in remembered(plan)}}, out
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #593f68cf
 def integrate(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, forcing: Mapping[str, Array],
@@ -128,19 +152,24 @@ def integrate(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, 
     body = partial(_one_block, plan, tuple(outputs))
     body = recomputed(body, forcing["t_air"].size * state["wood"].dtype.itemsize) if checkpoint else body
     if schedule is None:
-        return jax.lax.scan(lambda s, x: body(parameters, static, bounded_gradient(s), x[0], x[1]), state, (forcing, valid))
+        return jax.lax.scan(lambda s, x: body(parameters, static, _bounded(plan, s), x[0], x[1]), state, (forcing, valid))
 
     def packed(lanes, x):
         forcing, valid, (site, first) = x
         here = partial(_take, site=site)
         lanes = jax.tree.map(lambda start, now: jnp.where(first, start, now), here(state), lanes)
-        lanes, out = body(here(parameters), here(static), bounded_gradient(lanes), forcing, valid)
+        lanes, out = body(here(parameters), here(static), _bounded(plan, lanes), forcing, valid)
         return lanes, (lanes, out)
 
     _, (evenings, out) = jax.lax.scan(packed, _take(state, schedule[0][0]), (forcing, valid, schedule))
     of = schedule[0].ravel()
     last = jax.ops.segment_max(jnp.arange(of.size), of, state["wood"].size)  # last block of each site; negative where it has none
     return jax.tree.map(lambda evening, start: jnp.where(last < 0, start, evening.reshape(-1)[last]), evenings, state), out
+
+
+def _bounded(plan, state):
+    """`bounded_gradient`, but of memory of the weather, which would be given a gradient by it, and has none."""
+    return {**state, **bounded_gradient({name: state[name] for name in state if name not in remembered(plan)})}
 
 
 def _one_block(plan, outputs, parameters, static, state, forcing, valid):
