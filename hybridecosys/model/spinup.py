@@ -18,7 +18,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from .inputs import Inputs
 from .structure import CARBON_POOLS, DEAD, MEMORY, POOLS, SOIL, STATE, VEGETATION, WATER_POOLS, Model, Plan, State
-from .timeloop import MORNING, bounded_gradient, day_values, integrate, limited_gradient, lookup, recomputed, remembered, run_block, weather_values
+from .timeloop import MORNING, _bounded, bounded_gradient, day_values, integrate, limited_gradient, lookup, recomputed, remembered, run_block, weather_values
 
 # %% ../../nbs/03_model/04_spinup.ipynb #4dc64b23
 SPINUPS = ("none", "reference", "accelerated", "equilibrium")
@@ -61,7 +61,7 @@ def years(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
 
     def repeat(state, i):
         now = forcing if first is None else {name: jnp.where(i == 0, first[name], forcing[name]) for name in forcing}
-        return year(bounded_gradient(state), parameters, static, now), None
+        return year(_bounded(plan, state), parameters, static, now), None
 
     return jax.lax.scan(repeat, state, jnp.arange(n + (first is not None)))[0]
 
