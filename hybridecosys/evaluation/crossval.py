@@ -524,7 +524,7 @@ def _file(method: str) -> str:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+    return pd.read_csv(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"], engine="python")
 
 
 @dataclass(frozen=True)

@@ -460,7 +460,7 @@ class Calibration:
             differ = sorted(k for k in {*mine, *settings["structure"]} if mine.get(k) != settings["structure"].get(k))
             raise ValueError(f"{path} holds a calibration of another model: {', '.join(differ)} differ; pass the model it was made with")
         periods = pd.read_csv(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"], dtype={"site": str})
-        tables = (pd.read_csv(path / f"{name}.csv", dtype={"site": str}) for name in ("history", "parts"))
+        tables = (pd.read_csv(path / f"{name}.csv", dtype={"site": str}, engine="python") for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
 

@@ -154,7 +154,7 @@ class HybridModel:
         nnx.replace_by_pure_dict(state, values)
         nnx.update(hybrid.network, state)
         losses = path / "losses.csv"
-        hybrid.losses = pd.read_csv(losses) if losses.exists() else pd.DataFrame()
+        hybrid.losses = pd.read_csv(losses, engine="python") if losses.exists() else pd.DataFrame()
         return hybrid
 
     def _encode(self, cube: xr.Dataset, forcing) -> xr.DataArray:

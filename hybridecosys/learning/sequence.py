@@ -438,7 +438,7 @@ class SequenceModel:
         nnx.replace_by_pure_dict(weights, values)
         nnx.update(model.network, weights)
         losses = path / "losses.csv"
-        model.losses = pd.read_csv(losses) if losses.exists() else None
+        model.losses = pd.read_csv(losses, engine="python") if losses.exists() else None
         return model
 
     def _forcing(self, cube, forcing):

@@ -505,7 +505,7 @@ class Checkpoints:
             saved = self.manager.restore(epoch, args=self.args.StandardRestore(like.arrays()))
         except (ValueError, KeyError, TypeError) as e:
             raise ValueError(f"the checkpoint in {self.run_dir} is of another network") from e
-        losses = pd.read_csv(self.run_dir / "losses.csv")
+        losses = pd.read_csv(self.run_dir / "losses.csv", engine="python")
         opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), saved["opt"])
         weights, mean, best = (_with_values(like.weights, saved[k]) for k in ("weights", "mean", "best"))
         return replace(like, epoch=int(epoch), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=np.asarray(saved["best_epoch"]),
