@@ -1,6 +1,6 @@
 """Options of the benchmark: the default subset, or the whole matrix. Freed memory is kept, as the command does."""
 
-from hybridecosys.cli import keep_memory
+from hybridecosys.model.devices import keep_memory
 
 keep_memory()
 

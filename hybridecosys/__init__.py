@@ -9,9 +9,9 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# XLA on CPUs: compile a loop into one function, not kernel by kernel (three times as fast here; see the notebook on the time loop)
+# XLA on CPUs: compile a loop into one function, not kernel by kernel, and leave its loops over sites as they are (see the notebook on the time loop)
 if "--xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
-    _WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=9000000000000000000"
+    _WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=9000000000000000000,xla_cpu_disable_loop_unrolling=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
@@ -44,6 +45,7 @@ _HOME = {
     "wroasted": "model.structure",
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
+    "keep_memory": "model.devices",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
@@ -67,6 +69,7 @@ __all__ = [
     "calibrate",
     "cross_validate",
     "evaluate",
+    "keep_memory",
     "observations",
     "open_cube",
     "prepare_forcing",

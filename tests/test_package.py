@@ -32,6 +32,7 @@ def test_loops_are_compiled_whole_beside_the_flags_that_are_given(given, kept):
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ({} if given is None else {"XLA_FLAGS": given})
     flags = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.split()
     assert flags[:-1] == kept and flags[-1].startswith("--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=")
+    assert flags[-1].endswith(",xla_cpu_disable_loop_unrolling=true")
 
 
 def test_xla_options_of_the_user_stay_as_they_are():

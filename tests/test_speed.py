@@ -25,7 +25,7 @@ from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import run
 from hybridecosys.model.spinup import initial_state, static_values
 from hybridecosys.model.structure import wroasted
-from hybridecosys.model.timeloop import memory_values, remembered, step
+from hybridecosys.model.timeloop import ahead, remembered, step, weather_values
 from hybridecosys.model.twin import synthetic_cube
 
 STORED = Path(__file__).with_name("speed_proxies.json")
@@ -68,11 +68,11 @@ def test_operations_of_the_compiled_day(case):
     static = static_values(MODEL.plan(), parameters, inputs)
     state = initial_state(plan, static, inputs)
     forcing = {n: x[0] for n, x in inputs.forcing.items()}
-    today = {k: v[0] for k, v in memory_values(plan, parameters, static, state, forcing).items()}
+    today = {k: v[0] for k, v in weather_values(plan, parameters, static, state, forcing, ahead(plan)).items()}
     state = {n: x for n, x in state.items() if n not in remembered(plan)}
 
     def day(parameters, static, state, today):
-        return step(plan, parameters, static, state, today, OUTPUTS, whole=True)
+        return step(plan, parameters, static, state, today, OUTPUTS)
 
     def back(parameters, static, state, today, pulled):
         return jax.vjp(day, parameters, static, state, today)[1](pulled)

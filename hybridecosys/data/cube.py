@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIABLES', 'REQUIRED', 'REQUIRED_SITE', 'IGBP', 'UNKNOWN', 'igbp_class', 'is_leap_day', 'drop_leap_days',
-           'check_dates', 'check_bounds', 'validate_cube', 'open_cube', 'real_data_path']
+           'check_dates', 'check_bounds', 'validate_cube', 'open_cube', 'read_table', 'real_data_path']
 
 # %% ../../nbs/01_data/02_cube.ipynb #dac14c6d
 import os
@@ -268,6 +268,11 @@ def open_cube(path: str | os.PathLike) -> xr.Dataset:
         return validate_cube(ds)
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from error
+
+# %% ../../nbs/01_data/02_cube.ipynb #d0a9313e
+def read_table(file: str | Path, **options) -> pd.DataFrame:
+    """A CSV table, its numbers as they were written; `options` of `pandas.read_csv`."""
+    return pd.read_csv(file, engine="python", **options)
 
 # %% ../../nbs/01_data/02_cube.ipynb #ffd9f14c
 def real_data_path(name: str = "fluxnet/fluxnet2015_daily.nc") -> Path | None:

@@ -31,8 +31,8 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from ..cli import MALLOC_KEPT
 from ..data.attributes import GREENNESS
+from ..data.cube import read_table
 from ..data.features import GROUPS, check_groups, site_features
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -49,6 +49,7 @@ from ..learning.network import NetworkOptions
 from ..learning.sequence import SequenceModel, SequenceOptions
 from ..learning.together import fit_together
 from ..learning.training import TrainingOptions
+from ..model.devices import MALLOC_KEPT
 from ..model.simulate import simulate
 from ..model.structure import Model, wroasted
 
@@ -524,7 +525,7 @@ def _file(method: str) -> str:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"], engine="python")
+    return read_table(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
 
 
 @dataclass(frozen=True)

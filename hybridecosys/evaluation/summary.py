@@ -173,7 +173,7 @@ def _read(file: Path, columns: Sequence[str]):
 
 
 def _read_table(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=["", "nan", "NaN"], engine="python")
+    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=["", "nan", "NaN"])
 
 
 def _read_netcdf(file: Path) -> xr.Dataset:

@@ -26,6 +26,7 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
+from ..data.cube import read_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
@@ -460,7 +461,7 @@ class Calibration:
             differ = sorted(k for k in {*mine, *settings["structure"]} if mine.get(k) != settings["structure"].get(k))
             raise ValueError(f"{path} holds a calibration of another model: {', '.join(differ)} differ; pass the model it was made with")
         periods = pd.read_csv(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"], dtype={"site": str})
-        tables = (pd.read_csv(path / f"{name}.csv", dtype={"site": str}, engine="python") for name in ("history", "parts"))
+        tables = (read_table(path / f"{name}.csv", dtype={"site": str}) for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
+from ..data.cube import read_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -154,7 +155,7 @@ class HybridModel:
         nnx.replace_by_pure_dict(state, values)
         nnx.update(hybrid.network, state)
         losses = path / "losses.csv"
-        hybrid.losses = pd.read_csv(losses, engine="python") if losses.exists() else pd.DataFrame()
+        hybrid.losses = read_table(losses) if losses.exists() else pd.DataFrame()
         return hybrid
 
     def _encode(self, cube: xr.Dataset, forcing) -> xr.DataArray:

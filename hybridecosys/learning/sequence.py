@@ -21,6 +21,7 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
+from ..data.cube import read_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -438,7 +439,7 @@ class SequenceModel:
         nnx.replace_by_pure_dict(weights, values)
         nnx.update(model.network, weights)
         losses = path / "losses.csv"
-        model.losses = pd.read_csv(losses, engine="python") if losses.exists() else None
+        model.losses = read_table(losses) if losses.exists() else None
         return model
 
     def _forcing(self, cube, forcing):

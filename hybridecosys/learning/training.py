@@ -25,6 +25,7 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
+from ..data.cube import read_table
 from ..data.observations import TARGETS
 from .cost import Observed, output_names, pack_observations, site_costs, total_cost
 from .network import ParameterNetwork
@@ -505,7 +506,7 @@ class Checkpoints:
             saved = self.manager.restore(epoch, args=self.args.StandardRestore(like.arrays()))
         except (ValueError, KeyError, TypeError) as e:
             raise ValueError(f"the checkpoint in {self.run_dir} is of another network") from e
-        losses = pd.read_csv(self.run_dir / "losses.csv", engine="python")
+        losses = read_table(self.run_dir / "losses.csv")
         opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), saved["opt"])
         weights, mean, best = (_with_values(like.weights, saved[k]) for k in ("weights", "mean", "best"))
         return replace(like, epoch=int(epoch), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=np.asarray(saved["best_epoch"]),

@@ -8,15 +8,12 @@ __all__ = ['LANES', 'ATTRIBUTES_OF_A_CELL', 'TILES', 'COORDINATES', 'cells_to_si
            'create_store', 'finished_tiles', 'simulate_grid', 'run_tasks']
 
 # %% ../../nbs/03_model/09_grid.ipynb #f1cf0b6f
-import ctypes
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice, product
 from pathlib import Path
 
@@ -28,6 +25,7 @@ import xarray as xr
 import zarr
 from tqdm import tqdm
 
+from .devices import keep_memory
 from .inputs import YEAR, check_dates, make_inputs, records, site_attributes, take_sites
 from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, run_everywhere
 from .spinup import SPINUPS
@@ -200,8 +198,8 @@ def run_tile(job: Job, number: int, region: tuple[slice, ...], forcing: xr.Datas
     forcing: of the tile, lazy or in memory; land: the cells of the tile that may be simulated, (cell,); parameters: scalar or for these cells.
     Raises `ValueError` naming cell, variable and date where the forcing is not complete, and what `simulate` raises.
     """
-    if in_worker := _in_worker():
-        _keep_memory()
+    if (in_worker := _in_worker()) and "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        keep_memory()  # where the process is the worker's own: Dask asks glibc to hand everything back at once, and a third of the time went into getting it again
     with dask.config.set(scheduler="synchronous") if in_worker else dask.config.set():
         forcing = forcing.load()
     n_time = forcing.sizes["time"]
@@ -225,17 +223,6 @@ def _in_worker() -> bool:
         return get_worker() is not None
     except ValueError:
         return False
-
-
-@cache
-def _keep_memory() -> None:
-    """Let a worker keep the memory that a tile frees for the next tile: with glibc, of which Dask asks (MALLOC_TRIM_THRESHOLD_) that all is handed back
-    at once, a third of the processor time went into getting it again."""
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ and sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**28)  # M_TRIM_THRESHOLD
 
 
 def _no_weather(daily: Mapping[str, np.ndarray], land: np.ndarray) -> np.ndarray:

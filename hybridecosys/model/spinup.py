@@ -18,7 +18,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from .inputs import Inputs
 from .structure import CARBON_POOLS, DEAD, MEMORY, POOLS, SOIL, STATE, VEGETATION, WATER_POOLS, Model, Plan, State
-from .timeloop import MORNING, _bounded, bounded_gradient, day_values, integrate, limited_gradient, lookup, recomputed, remembered, run_block, weather_values
+from .timeloop import MORNING, bounded_gradient, day_values, integrate, limited_gradient, lookup, recomputed, remembered, run_block, run_days, weather_values
 
 # %% ../../nbs/03_model/04_spinup.ipynb #4dc64b23
 SPINUPS = ("none", "reference", "accelerated", "equilibrium")
@@ -52,18 +52,22 @@ def _first_day(inputs: Inputs) -> Array:
 # %% ../../nbs/03_model/04_spinup.ipynb #6faa6510
 def years(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, forcing: Mapping[str, Array],
           n: int = 1, first: Mapping[str, Array] | None = None) -> State:
-    """The state after `n` repetitions of a year of forcing, name -> (day, site), preceded by the year `first` where one is given."""
+    """The state after `n` repetitions of a year of forcing, name -> (day, site), preceded by the year `first` where one is given.
+
+    From the second repetition on, memory of the weather is what the first has made of it, so what depends on the weather alone is computed once.
+    """
     alone = n == 1 and first is None  # to be differentiated forward too
     size = n * forcing["t_air"].size * state["wood"].dtype.itemsize
     year = recomputed(lambda state, parameters, static, forcing: run_block(plan, parameters, static, state, forcing, None, (), not alone)[0], size)
     if alone:
         return year(state, parameters, static, forcing)
-
-    def repeat(state, i):
-        now = forcing if first is None else {name: jnp.where(i == 0, first[name], forcing[name]) for name in forcing}
-        return year(_bounded(plan, state), parameters, static, now), None
-
-    return jax.lax.scan(repeat, state, jnp.arange(n + (first is not None)))[0]
+    for now in (forcing,) if first is None else (first, forcing):
+        state = year(bounded_gradient(plan, state), parameters, static, now)
+    if n == 1:
+        return state
+    weather = weather_values(plan, parameters, static, state, forcing)
+    again = recomputed(lambda state, parameters, static, weather: run_days(plan, parameters, static, state, weather, None, (), True)[0], size)
+    return jax.lax.scan(lambda state, _: (again(bounded_gradient(plan, state), parameters, static, weather), None), state, length=n - 1)[0]
 
 
 def all_years(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], inputs: Inputs) -> State:
@@ -89,11 +93,11 @@ def _needed(f, example: State) -> set[str]:
     return {name for name, there in zip(sorted(example), used, strict=True) if there}  # a dict is flattened in sorted order
 
 
-def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, weather: Mapping[str, Array]):
+def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Array], state: State, today: Mapping[str, Array]):
     """Two functions of a day: the whole, (state, weather) -> (state, record), and the slow pools alone, (pools, record, weather) -> pools.
 
-    `record` holds what the slow pools need of the quick part, by key; found from the plan, whatever the approaches are. Raises
-    `ValueError` naming the variables if something quick depends on a slow pool.
+    `state` and `today`, a day's weather, are examples, (site,). `record` holds what the slow pools need of the quick part, by key; found from the plan,
+    whatever the approaches are. Raises `ValueError` naming the variables if something quick depends on a slow pool.
     """
     still = {name: state[name] for name in remembered(plan)}
     start = {name: state[name] for name in STATE if name not in still}
@@ -101,8 +105,8 @@ def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
     for s in plan.steps:
         if s.stage == "day" and touched & set(s.sources.values()):
             late.append(s)
-            touched |= {f"{name}@{s.approach.process}" for name in s.approach.returns}
-    crossing = sorted({key for s in late for key in s.sources.values()} - touched - set(static) - set(weather))
+            touched |= set(s.keys)
+    crossing = sorted({key for s in late for key in s.sources.values()} - touched - set(static) - set(today))
 
     def whole(state, today):
         values = day_values(plan, parameters, static, {**still, **state}, today)
@@ -114,9 +118,12 @@ def apart(plan: Plan, parameters: Mapping[str, Array], static: Mapping[str, Arra
             s(values, parameters)
         return {name: lookup(plan, values, name) for name in SLOW}
 
-    for name in set(start) - set(SLOW):
-        if _needed(lambda x, name=name: whole(x, {key: value[0] for key, value in weather.items()})[0][name], start) & set(SLOW):
-            raise ValueError(f"spinup='accelerated' needs {', '.join(SLOW)} to feed back on nothing else, but {name} depends on them")
+    def slow_in(names):
+        return _needed(lambda x: [whole(x, today)[0][name] for name in names], start) & set(SLOW)
+
+    quick = [name for name in start if name not in SLOW]
+    if slow_in(quick):
+        raise ValueError(f"spinup='accelerated' needs {', '.join(SLOW)} to feed back on nothing else, but {', '.join(n for n in quick if slow_in([n]))} depends on them")
     return whole, slow
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c02
@@ -206,9 +213,10 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
     if repeats < each * (jumps + 1) + 2 * jumps:
         return reference_spinup(plan, parameters, static, inputs, repeats)
     start = years(plan, parameters, static, all_years(plan, parameters, static, inputs), inputs.season)
-    weather = weather_values(plan, parameters, static, start, inputs.first_year)[1]
+    weather = weather_values(plan, parameters, static, start, inputs.first_year)
     state = {name: start[name] for name in STATE if name not in remembered(plan)}
-    day, unit = _mapped(*apart(plan, parameters, static, start, weather), state, {key: value[0] for key, value in weather.items()})
+    today = {key: value[0] for key, value in weather.items()}
+    day, unit = _mapped(*apart(plan, parameters, static, start, today), state, today)
     one_day = jax.checkpoint(day)
     slow_of = lambda state: {name: state[name] for name in SLOW}
     quick_of = lambda state: {name: state[name] for name in state if name not in SLOW}
@@ -221,7 +229,7 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
     def repeat(carry, skipped):
         state, before_jump, history, before = carry
         n, ahead = skipped
-        new, columns = jax.lax.scan(morning, (bounded_gradient(state), unit), weather)[0]
+        new, columns = jax.lax.scan(morning, (bounded_gradient(plan, state), unit), weather)[0]
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in SLOW}
         mean = jax.tree.map(lambda a, b: 0.5 * (a + b), before, now)
@@ -231,7 +239,7 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
         return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now), None
 
     first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))))
-    size = 2 * len(after) * inputs.first_year["t_air"].size * state["wood"].dtype.itemsize
+    size = 2 * len(after) * inputs.first_year["t_air"].size * state["wood"].dtype.itemsize  # derivatives are kept beside the state
     final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in STATE}
 

@@ -88,7 +88,7 @@ class Step:
     sources: Mapping[str, str]
 
     @property
-    def results(self) -> tuple[str, ...]:
+    def keys(self) -> tuple[str, ...]:
         """The keys of what it gives."""
         return tuple(f"{name}@{self.approach.process}" for name in self.approach.returns)
 
@@ -100,7 +100,7 @@ class Step:
         results = a.results(inputs)
         if self.stage != "static":
             results = jax.tree.map(lambda x: x / values["one"], results)
-        values.update({f"{name}@{a.process}": value for name, value in results.items()})
+        values.update(zip(self.keys, (results[name] for name in a.returns), strict=True))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Plan:
     def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
         """Run all processes of one stage on `values`, in order, but those whose results are there already."""
         for step in self.steps:
-            if step.stage == stage and not all(key in values for key in step.results):
+            if step.stage == stage and not all(key in values for key in step.keys):
                 step(values, parameters)
 
 
@@ -142,9 +142,8 @@ def make_plan(approaches: Iterable[Approach]) -> Plan:
         if a.cumulative and here != "weather":
             raise ValueError(f"process {a.process}: a cumulative approach must depend on forcing and on its own memory alone")
         steps.append(Step(a, here, MappingProxyType(sources)))
-        for name in a.returns:
-            last[name] = f"{name}@{a.process}"
-            stage[last[name]] = here
+        last.update(zip(a.returns, steps[-1].keys))
+        stage.update(dict.fromkeys(steps[-1].keys, here))
     return Plan(tuple(steps), MappingProxyType(last), MappingProxyType(stage))
 
 # %% ../../nbs/03_model/01_structure.ipynb #cb98ac0c
