@@ -69,7 +69,7 @@ for name in (*outputs, "final_water", "final_carbon", "final_memory"):
 month = prepare_forcing(cube).isel(time=slice(0, 30))
 on, here = both(lambda: simulate(wroasted(), month, eps, state=one, outputs=["gpp"], dtype="float64"))
 close(on.gpp, here.gpp, 1e-9, 1e-9)
-inputs, _ = widen(make_inputs(prepare_forcing(cube), spinup=False), devices=4)
+inputs, _ = widen(make_inputs(prepare_forcing(cube), spinup=False), multiple=4)
 assert inputs.n_site == 8
 defaults = {n: np.float32(p.default) for n, p in wroasted().parameter_table.items()}
 compiled = module._run.lower(wroasted(), *share_out((defaults, inputs)), "none", ("gpp",), None).compile()

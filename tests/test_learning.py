@@ -200,6 +200,32 @@ def test_records_cut_to_years_are_drawn_anew(cube):
     assert same(h, fit(hybrid(), cube, 2, max_years=1)) and not same(h, fit(hybrid(), cube, 2))
 
 
+def test_whole_records_make_batches_of_one_shape(cube):
+    """Records of one and two years: each site counts once, its cost is that in a lane of its own, and the gradient is compiled once."""
+    days = np.array([[730], [365], [600], [365], [400]])
+    inside = xr.DataArray(np.arange(730) < days, dims=("site", "time"))
+    uneven = cube.isel(site=slice(0, 5))
+    uneven = uneven.assign({n: v.where(inside).assign_attrs(v.attrs) for n, v in uneven.data_vars.items() if v.dims == ("site", "time")})
+    forcing, observed = training_forcing(uneven), training_observations(uneven)
+    names = [str(s) for s in uneven.site.values]
+    features = xr.DataArray(np.zeros((5, 1)), dims=("site", "feature"), coords={"site": names})
+    batches = training.Batches([training.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2))
+    drawn = list(batches.epoch(1))
+    assert len(drawn) == 3
+    assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
+    assert sorted(s for b in drawn for s, counts in zip(b.sites, b.counts[0], strict=True) if counts) == sorted(names)
+    pool = training.make_pool(forcing, observed, packed=False)
+    alone = training._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
+    for b in drawn:
+        together = training._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")
+        of = [names.index(site) for site in b.sites]
+        for target, cost in alone.items():
+            np.testing.assert_allclose(together[target], np.asarray(cost)[of], rtol=2e-4)
+    before = training._site_gradients._cache_size()
+    hybrid().fit(uneven, epochs=1, batch_size=2, progress=False)
+    assert training._site_gradients._cache_size() == before + 1
+
+
 def training_forcing(cube):
     from hybridecosys.data.forcing import prepare_forcing
 

@@ -225,6 +225,18 @@ def test_packed_sites_of_unequal_length_run_as_they_would_alone(forcing):
         np.testing.assert_allclose(together.final_carbon.sel(site=site), alone.final_carbon[0], rtol=2e-5)
 
 
+def test_a_lane_ends_with_its_record(forcing):
+    """Whole years and no lane that is shared: the shorter record must not go on to the end of the longer."""
+    two = forcing.isel(site=[0, 1])
+    inside = xr.DataArray(np.arange(730) < np.array([[730], [365]]), dims=("site", "time"))
+    two = two.assign({n: two[n].where(inside) for n in FORCING})
+    inputs = make_inputs(two)
+    assert inputs.schedule is None and inputs.shape == (2, 365, 2)
+    together, alone = sim(two, spinup="accelerated"), sim(two.isel(site=[1], time=slice(0, 365)), spinup="accelerated")
+    for name in ("final_carbon", "final_water"):
+        np.testing.assert_allclose(together[name][1], alone[name][0], rtol=2e-5, atol=1e-4)
+
+
 def test_restart_from_a_state_equals_the_uninterrupted_run(forcing):
     whole = sim(forcing, dtype="float64")
     head = sim(forcing.isel(time=slice(0, 400)), dtype="float64")

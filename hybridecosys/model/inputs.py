@@ -80,9 +80,9 @@ def _day_of_year(time) -> np.ndarray:
     return before[time.month.values - 1] + time.day.values - 1
 
 # %% ../../nbs/03_model/03_inputs.ipynb #e74c90de
-def pack(blocks: np.ndarray) -> list[list[int]]:
-    """Distribute sites with `blocks` blocks each over lanes no longer than the longest site; returns the sites of each lane."""
-    lanes, used, longest = [], [], int(blocks.max())
+def pack(blocks: np.ndarray, least: int = 0) -> list[list[int]]:
+    """Distribute sites with `blocks` blocks each over lanes no longer than the longest site, or `least` blocks; returns the sites of each lane."""
+    lanes, used, longest = [], [], max(int(blocks.max()), least)
     for site in np.argsort(-blocks, kind="stable"):
         for lane, taken in enumerate(used):
             if taken + blocks[site] <= longest:
@@ -152,11 +152,11 @@ def take_sites(tree, sites):
 
 
 def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed: bool = True, spinup: bool = True,
-                record: tuple[np.ndarray, np.ndarray] | None = None) -> Inputs:
+                record: tuple[np.ndarray, np.ndarray] | None = None, least: int = 0) -> Inputs:
     """Pack a forcing Dataset (names and units of the specification, dims site and time, NaN outside the records).
 
     With `packed=False` each site has a lane of its own, as long as the longest record; with `spinup=False` the forcing of a spin-up is left out.
-    record: what `records` gives, where it is known; the forcing is not checked again then.
+    record: what `records` gives, where it is known; the forcing is not checked again then. least: number of blocks that lanes have at least.
 
     Raises `ValueError` as `records` does, for texture outside the pedotransfer function, and for an unknown plant form.
     """
@@ -169,8 +169,8 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
         data.pop("disturbance", None)
 
     n_blocks = -(-length // block)
-    longest = int(n_blocks.max())
-    lanes = pack(n_blocks) if packed and len(set(n_blocks)) > 1 else None
+    longest = max(int(n_blocks.max()), least)
+    lanes = pack(n_blocks, longest) if packed and set(n_blocks) != {longest} else None
     simple = lanes is None or lanes == [[s] for s in range(len(sites))]
     if simple:  # the end of a lane is not valid: nothing happens there
         owner, begin = np.arange(len(sites))[None], np.zeros((1, 1), int)
@@ -188,7 +188,7 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     valid = day < lane_length
     where = lane_start + np.minimum(day, lane_length - 1)  # an unused end of a lane repeats its last day: finite, and dropped
     arrays = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
-    whole = bool((length == (n_blocks if packed else longest) * block).all())
+    whole = bool((length == (longest if simple else n_blocks) * block).all())
     season = first_year = None
     if spinup and (length >= YEAR).all():
         daily = {name: values for name, values in data.items() if name != "disturbance"}

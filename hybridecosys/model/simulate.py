@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from .devices import lane_devices, share_out, widen
+from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs, records
 from .spinup import SPINUPS, spin_up, static_values
 from .structure import CARBON_POOLS, MEMORY, OUTPUTS, STATE, WATER_POOLS, Model, State
@@ -39,12 +39,10 @@ _run = jax.jit(run, static_argnames=("model", "spinup", "outputs"))
 def run_everywhere(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: str, outputs: Sequence[str],
                    state: State | None = None) -> tuple[State, dict[str, Array]]:
     """`run`, compiled, with the lanes shared out among all devices; returns numpy arrays."""
-    if (devices := len(lane_devices())) > 1:
-        wide, _ = widen(inputs, devices=devices)
-        parameters, state = jax.tree.map(lambda x: np.resize(x, wide.n_site) if np.ndim(x) else x, (dict(parameters), state))
-        final, out = jax.tree.map(np.asarray, _run(model, *share_out((parameters, wide)), spinup, outputs, share_out(state)))
-        return jax.tree.map(lambda x: x[:inputs.n_site], final), jax.tree.map(lambda x: x[..., :inputs.shape[2]], out)
-    return jax.tree.map(np.asarray, _run(model, parameters, inputs, spinup, outputs, state))
+    wide, _ = widen(inputs, multiple=lane_multiple())
+    parameters, state = jax.tree.map(lambda x: np.resize(x, wide.n_site) if np.ndim(x) else x, (dict(parameters), state))
+    final, out = jax.tree.map(np.asarray, _run(model, *share_out((parameters, wide)), spinup, outputs, share_out(state)))
+    return jax.tree.map(lambda x: x[:inputs.n_site], final), jax.tree.map(lambda x: x[..., :inputs.shape[2]], out)
 
 # %% ../../nbs/03_model/05_simulate.ipynb #b72cac76
 def complete_parameters(model: Model, parameters: Mapping | xr.Dataset | None, sites: Sequence[str]) -> dict[str, np.ndarray]:
