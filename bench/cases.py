@@ -19,7 +19,7 @@ from hybridecosys.data.cube import open_cube, real_data_path
 from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.learning.cost import Observed, output_names, site_costs, total_cost
-from hybridecosys.model.devices import MALLOC_KEPT
+from hybridecosys.model.devices import MALLOC_KEPT, lane_multiple, widen
 from hybridecosys.model.inputs import Inputs, make_inputs
 from hybridecosys.model.simulate import run
 from hybridecosys.model.spinup import accelerated_spinup, reference_spinup, relative_change, static_values
@@ -57,12 +57,12 @@ def make_case(sites: int, years: int, dtype: str = "float32") -> tuple[dict, Inp
 
 
 def make_unequal(sites: int, years: int) -> tuple[dict, Inputs, int]:
-    """Parameters and packed inputs of records of one to `years` years, and their true number of site-days."""
+    """Parameters and inputs of records of one to `years` years, packed as `simulate` packs them, and their true number of site-days."""
     data = _weather(sites, years)
     length = 365 * np.random.default_rng(0).integers(1, years + 1, sites)
     inside = xr.DataArray(np.arange(data.sizes["time"]) < length[:, None], dims=("site", "time"))
-    inputs = make_inputs(data.assign({n: v.where(inside) for n, v in data.items() if "time" in v.dims}), np.float32)
-    parameters = {n: np.full(sites, p.default, np.float32) for n, p in MODEL.parameter_table.items()}
+    inputs, _ = widen(make_inputs(data.assign({n: v.where(inside) for n, v in data.items() if "time" in v.dims}), np.float32), multiple=lane_multiple())
+    parameters = {n: np.full(inputs.n_site, p.default, np.float32) for n, p in MODEL.parameter_table.items()}
     return *jax.tree.map(jnp.asarray, (parameters, inputs)), int(length.sum())
 
 
