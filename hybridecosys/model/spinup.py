@@ -184,6 +184,23 @@ def _apply(columns, pools: State) -> State:
     return {i: sum(below[i] * pools[j] for j, below in columns.items() if i in below) for i in SLOW}
 
 
+def _weight(before: State, middle: State, now: State, n: Array) -> Array:
+    """Weight of the last year before a jump of `n` years, to that of the first after: how far leaves and roots are, in the mean of these n + 1 years, from where they end.
+
+    A share r of their change is left each year: the mean of (r^k - r^N) / (1 - r^N) over k = 1 ... N; of 1 - k / N where no trend slows down.
+    """
+    first, second = (sum(b[name] - a[name] for name in ("leaf", "root")) for a, b in ((before, middle), (middle, now)))
+    far = jnp.abs(second) * n / (1e-4 * (now["leaf"] + now["root"] + 0.1))
+    slows = (first * second > 0) & (jnp.abs(second) < jnp.abs(first)) & (far > 1)
+    rate = -jnp.log(jnp.where(slows, second / jnp.where(slows, first, 1), 0.5))
+    total = n + 1.0
+    linear = (total - 1) / (2 * total)
+    quick = rate * total > 0.1
+    safe = jnp.where(quick, rate, 1)
+    slowing = jnp.where(quick, 1 / (total * jnp.expm1(safe)) - 1 / jnp.expm1(safe * total), linear - rate * (total - 1 / total) / 12)
+    return linear + jnp.where(slows, jnp.where(far < 2, far - 1, 1) * (slowing - linear), 0)
+
+
 def _advance(pools: State, year, n: Array, most: int) -> State:
     """The slow pools after `n` <= `most` years of a map (columns, offset)."""
     columns, offset = year
@@ -227,18 +244,19 @@ def accelerated_spinup(plan: Plan, parameters: Mapping[str, Array], static: Mapp
         return one_day((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
-        state, before_jump, history, before = carry
+        state, before_jump, history, before, weight = carry
         n, ahead = skipped
         new, columns = jax.lax.scan(morning, (bounded_gradient(plan, state), unit), weather)[0]
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in SLOW}
-        mean = jax.tree.map(lambda a, b: 0.5 * (a + b), before, now)
+        mean = jax.tree.map(lambda a, b: weight * a + (1 - weight) * b, before, now)
         slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, most), lambda: slow_of(new))  # and the year just simulated
         moved = _extrapolate(*history, quick_of(new), ahead, static[plan.last["w_sat"]])
+        weight = _weight(*history, quick_of(new), ahead)
         ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, most), lambda: slow)
-        return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now), None
+        return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now, weight), None
 
-    first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))))
+    first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(state["wood"]))
     size = 2 * len(after) * inputs.first_year["t_air"].size * state["wood"].dtype.itemsize  # derivatives are kept beside the state
     final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in STATE}
