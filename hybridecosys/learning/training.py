@@ -107,7 +107,7 @@ def make_pool(forcing: xr.Dataset, observed: xr.Dataset, packed: bool = True, le
     start, days = records(forcing)
     forcing = forcing.isel(time=slice(int(start.min()), int((start + days).max())))
     start = start - start.min()
-    inputs = make_inputs(forcing, packed=packed, least=least)
+    inputs = make_inputs(forcing, packed=packed, record=(start, days), least=least)
     sites = tuple(str(s) for s in forcing.site.values)
     observed = observed.sel(site=list(sites))
     kept = [t for t in observed.data_vars if observed[t].notnull().any()]
@@ -176,7 +176,7 @@ class Batches:
             days = records(forcing)[1]
             order = np.argsort(-days, kind="stable")
             pools = [make_pool(forcing.isel(site=np.sort(order[i::self.number])), observed, least=-(-int(days.max()) // YEAR)) for i in range(self.number)]
-            sites, lanes = (max(of(pool) for pool in pools) for of in (lambda pool: len(pool.sites), lambda pool: pool.inputs.shape[2]))
+            sites, lanes = max(pool.inputs.n_site for pool in pools), max(pool.inputs.shape[2] for pool in pools)
             self.fixed = [whole_batch(members, pool, sites, lanes) for pool in pools]
 
     def __len__(self):

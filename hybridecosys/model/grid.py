@@ -25,8 +25,8 @@ import xarray as xr
 import zarr
 from tqdm import tqdm
 
-from .devices import keep_memory
-from .inputs import YEAR, check_dates, make_inputs, records, site_attributes, take_sites
+from .devices import keep_memory, widen
+from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
 from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
@@ -259,11 +259,9 @@ def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.nd
     check_co2_response(values, forcing)
     with jax.enable_x64(job.dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(job.dtype), packed=False, spinup=job.spinup != "none", record=record)
-        if n < job.lanes:
-            lanes = np.resize(np.arange(n), job.lanes)
-            inputs = take_sites(inputs, lanes)
-            values = {name: v[lanes] if v.ndim else v for name, v in values.items()}
-        out = run_everywhere(job.model, {name: v.astype(job.dtype) for name, v in values.items()}, inputs, job.spinup, job.outputs)[1]
+        inputs, _ = widen(inputs, sites=job.lanes)
+        values = {name: (np.resize(v, job.lanes) if v.ndim else v).astype(job.dtype) for name, v in values.items()}
+        out = run_everywhere(job.model, values, inputs, job.spinup, job.outputs)[1]
     out = {name: x.reshape(-1, job.lanes)[:n_time, :n] for name, x in out.items()}
     for name, x in out.items():
         if not np.isfinite(x.min() + x.max()):

@@ -185,9 +185,9 @@ def _apply(columns, pools: State) -> State:
 
 
 def _weight(before: State, middle: State, now: State, n: Array) -> Array:
-    """Weight of the last year before a jump of `n` years, to that of the first after: how far leaves and roots are, in the mean of these n + 1 years, from where they end.
+    """Weight of the last year before a jump of `n` years, to that of the first after: how far leaves and roots are, in the mean of these n + 1 years, from where they end (1), (site,).
 
-    A share r of their change is left each year: the mean of (r^k - r^N) / (1 - r^N) over k = 1 ... N; of 1 - k / N where no trend slows down.
+    `before`, `middle` and `now` are the states of three years in a row. A share r of their change is left each year: the mean of (r^k - r^N) / (1 - r^N) over k = 1 ... N; of 1 - k / N where no trend slows down.
     """
     first, second = (sum(b[name] - a[name] for name in ("leaf", "root")) for a, b in ((before, middle), (middle, now)))
     far = jnp.abs(second) * n / (1e-4 * (now["leaf"] + now["root"] + 0.1))
