@@ -11,7 +11,7 @@ import xarray as xr
 from cubes import DAYS, put, small_cube
 
 from hybridecosys.data.cube import open_cube, real_data_path
-from hybridecosys.data.derived import default_co2, net_radiation, potential_radiation
+from hybridecosys.data.derived import CO2_SOURCE, default_co2, net_radiation, potential_radiation
 from hybridecosys.data.forcing import FORCING, fill_short_gaps, prepare_forcing
 from hybridecosys.data.observations import TARGETS, observations
 
@@ -294,8 +294,11 @@ def test_importing_the_data_layer_is_light():
 @pytest.mark.skipif(real_data_path() is None, reason="the real cube (fluxnet/fluxnet2015_daily.nc) is not here")
 def test_whole_real_cube():
     real = open_cube(real_data_path())
-    with pytest.warns(UserWarning, match="constant at 418.82 ppm"):
+    assert "CO2" not in real
+    with pytest.warns(UserWarning, match="soil texture unknown at 33 of 109 sites"):
         forcing = prepare_forcing(real)
+    assert forcing.co2.attrs["source"] == CO2_SOURCE and 350 < forcing.co2.min() < forcing.co2.max() < 405
+    assert int((~forcing.texture_is_default).sum()) == int((real.sand.notnull() & real.clay.notnull()).sum()) == 76
     known = forcing.t_air.notnull()
     assert known.sum() == 284325 and known.any("time").all()
     assert all((forcing[v].notnull() == known).all() for v in NAMES)

@@ -302,6 +302,12 @@ def test_real_cube():
     e = FeatureEncoder().fit(real.isel(site=slice(None, None, 2)))
     with pytest.warns(UserWarning, match="encoded as zeros"):
         x = e.transform(real)
-    assert x.shape == (109, len(e.names)) and np.isfinite(x).all() and abs(x).max() < 12
+    assert x.shape == (109, len(e.names)) and np.isfinite(x).all()
+    far = {(str(x.site.values[i]), str(x.feature.values[j])) for i, j in np.argwhere((abs(x) >= 12).values)}
+    assert far <= {("FI-Sod", "soil_organic_carbon"), ("FI-Sod", "soil_bulk_density")}  # the one site on peat
+    marked = {"soil_ph_missing", "sand_missing", "n_deposition_missing"}
+    assert marked <= set(e.names) and (x.sel(feature="sand_missing") == real.sand.isnull()).all()
+    extra = FeatureEncoder(["traits", "vegetation", "management", "disturbance"]).fit_transform(real)
+    assert np.isfinite(extra).all() and set(extra.feature.values) > {"vcmax25_map", "c4_fraction", "managed_harvest", "stand_age_site"}
     assert np.mean([a[0] == b[0] for a, b in zip(koppen_from_weather(real).values, real.koppen.values)]) > 0.8
     assert np.corrcoef(aridity_index(real), real.aridity_index)[0, 1] > 0.7

@@ -45,7 +45,7 @@ NEE_VUT_REF_QC | 1          | 0    | 1    | quality  | share of good half-hours,
 RECO_NT_VUT_REF | gC m-2 d-1 | -100 | 100 | flux     | ecosystem respiration, night-time partitioning
 LE_F_MDS       | W m-2      | -500 | 1000 | flux     | latent heat flux, daily mean
 LE_F_MDS_QC    | 1          | 0    | 1    | quality  | share of good half-hours, latent heat
-T              | mm d-1     | -5   | 30   | flux     | transpiration estimate
+T              | mm d-1     | -5   | 30   | flux     | transpiration, an estimate from GPP and latent heat
 FAPAR          | 1          | 0    | 1    | greenness | fraction of absorbed photosynthetically active radiation
 FAPAR_QC       | 1          | 0    | 1    | quality  | quality of FAPAR
 NDVI           | 1          | -1   | 1    | greenness | normalised difference vegetation index
@@ -64,6 +64,26 @@ leaf_mass_per_area | g m-2  | 0    | 2000 | site     | leaf mass per area
 field_capacity | mm         | 0    | 10000 | site    | soil field capacity
 sand           | 1          | 0    | 1    | site     | sand mass fraction
 clay           | 1          | 0    | 1    | site     | clay mass fraction
+soil_p         | 1          | 0    | 0.1  | site     | total phosphorus of the topsoil, mass fraction
+soil_ph        | 1          | 2    | 12   | site     | pH of the topsoil in water
+soil_organic_carbon | %     | 0    | 70   | site     | organic carbon of the topsoil, mass fraction
+soil_bulk_density | kg m-3  | 20   | 2700 | site     | bulk density of the topsoil
+soil_cec       | cmol kg-1  | 0    | 300  | site     | cation exchange capacity of the topsoil
+root_zone_capacity | mm     | 0    | 10000 | site    | root-zone water storage capacity
+water_table_depth | m       | 0    | 5000 | site     | depth of the water table
+n_deposition   | gN m-2 yr-1 | 0   | 50   | site     | nitrogen deposition
+p_deposition   | gP m-2 yr-1 | 0   | 5    | site     | phosphorus deposition
+c4_fraction    | 1          | 0    | 1    | site     | share of C4 plants
+lai_mean_region | 1         | 0    | 15   | site     | mean leaf area index of the region
+lai_max_region | 1          | 0    | 15   | site     | highest monthly leaf area index of the region
+vcmax25_map    | umolCO2 m-2 s-1 | 0 | 500 | site    | carboxylation capacity at 25 degC, from a map
+leaf_cn_map    | 1          | 0    | 500  | site     | leaf carbon to nitrogen ratio, from a map
+undisturbed    | 1          | 0    | 1    | site     | no stand-replacing disturbance on record
+stand_age_site | yr         | 0    | 5000 | site     | years since the last stand-replacing disturbance
+managed_harvest | 1         | 0    | 1    | site     | harvest is reported
+managed_fertilizer | 1      | 0    | 1    | site     | fertilization is reported
+managed_irrigation | 1      | 0    | 1    | site     | irrigation is reported
+managed_grazing | 1         | 0    | 1    | site     | grazing is reported
 """)
 REQUIRED = list(VARIABLES.index[VARIABLES.kind == "required"])
 REQUIRED_SITE = ["latitude", "igbp"]

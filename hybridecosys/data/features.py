@@ -24,9 +24,14 @@ CLASSES = {"igbp": list(IGBP), "koppen": KOPPEN, "plant_form": PLANT_FORM}  # gr
 
 CONTINUOUS = {
     "bioclim": list(BIOCLIM.index),
-    "soil": ["sand", "clay", "whc", "field_capacity", "soil_cn"],
+    "soil": ["sand", "clay", "whc", "field_capacity", "soil_cn", "soil_p", "soil_ph", "soil_organic_carbon",
+             "soil_bulk_density", "soil_cec", "root_zone_capacity", "water_table_depth"],
     "site": ["elevation", "canopy_height", "aridity_index", "stand_age", "leaf_mass_per_area"],
     "deposition": ["n_deposition", "p_deposition"],
+    "traits": ["vcmax25_map", "leaf_cn_map"],
+    "vegetation": ["c4_fraction", "lai_mean_region", "lai_max_region"],
+    "management": ["managed_harvest", "managed_fertilizer", "managed_irrigation", "managed_grazing"],
+    "disturbance": ["undisturbed", "stand_age_site"],
     "other": [],  # any other numeric site variable
     "greenness": [f"{v}_{s}".lower() for v in ("FAPAR", "EVI", "NDVI") for s in ("mean", "amplitude")],
     "location": ["absolute_latitude"],
@@ -35,7 +40,7 @@ GROUPS = [*CLASSES, *CONTINUOUS]
 DEFAULT_GROUPS = ["igbp", "koppen", "plant_form", "bioclim", "soil", "site", "deposition", "other"]
 NOT_FEATURES = "agb latitude longitude tree_fraction vegetation_fraction".split()  # targets, places, made of greenness
 LOG = "bio12 bio13 bio14 bio16 bio17 bio18 bio19 canopy_height aridity_index stand_age whc".split()
-LOG += CONTINUOUS["deposition"]
+LOG += [*CONTINUOUS["deposition"], "soil_cec", "soil_organic_carbon", "root_zone_capacity", "water_table_depth", "stand_age_site"]
 
 
 def check_groups(groups: Sequence[str]) -> list[str]:

@@ -48,6 +48,10 @@ UNITS = {
     "yr": Unit("age"),
     "g m-2": Unit("mass per area"),
     "m s-1": Unit("speed"),
+    "gN m-2 yr-1": Unit("nitrogen flux"),
+    "gP m-2 yr-1": Unit("phosphorus flux"),
+    "kg m-3": Unit("density"),
+    "cmol kg-1": Unit("charge per mass"),
 }
 
 # %% ../../nbs/01_data/01_units.ipynb #6fde27d5
@@ -81,6 +85,7 @@ _ALIASES = {
     "dimensionless": "1",
     "adimensional": "1",
     "unitless": "1",
+    "m2 m-2": "1",
     "percent": "%",
     "umol mol-1": "ppm",
     "µmol mol-1": "ppm",
