@@ -47,7 +47,7 @@ class HybridModel:
         self.seed, self.spinup = seed, spinup
         self.learned = self.model.learned if learned is None else tuple(learned)
         self.network_options = network or NetworkOptions()
-        self.forcing_options = dict(forcing or {})
+        self.forcing_options = self.model.forcing_options(forcing)
         self.start = {str(name): float(value) for name, value in (start or {}).items()}
         self.encoder = self.network = self.losses = None
         make_network(self.model, 0, self.learned, self.network_options, seed, self.start)  # unknown or unbounded parameters are found here
