@@ -22,7 +22,7 @@ def draw(observed: xr.Dataset, runs: dict[str, xr.Dataset], target: Path) -> Non
     """One column for each site, one row for each flux; runs on the days that are observed."""
     fig, axes = plt.subplots(2, len(SITES), figsize=(10.5, 4.2), sharex=True, sharey="row", layout="constrained")
     for j, site in enumerate(SITES):
-        for i, (flux, label) in enumerate(ROWS.items()):
+        for i, flux in enumerate(ROWS):
             ax, seen = axes[i, j], observed[flux].sel(site=site)
             cycle = season(seen)
             ax.fill_between(cycle.dayofyear, 0, cycle, color="0.85", lw=0, label="observed")

@@ -6,11 +6,13 @@
 """
 
 import html
+import json
 import os
 import re
 import shutil
 import sys
 from configparser import ConfigParser
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,6 +25,7 @@ SETTINGS = SETTINGS["DEFAULT"]
 HOME = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
 RUN_AT_BUILD = "07_reference"
 "Folder of the notebooks that are run when the site is built."
+HEADING_OR_TABLE = re.compile(r'<h[23][^>]*data-anchor-id="([^"]*)"[^>]*>(.*?)</h[23]>|(<table.*?</table>)', re.S)
 
 
 def prepare() -> None:
@@ -73,11 +76,40 @@ def with_mathml(page: str) -> str:
     return re.sub(r"""<(?:script|link)\b[^>]*(?:src|href)="https://[^"]*(?:katex|mathjax|polyfill)[^"]*"[^>]*>(?:</script>)?""", "", page, flags=re.I)
 
 
+def unnumbered(path: Path) -> str:
+    """The name of a page without its number: nbdev and Quarto call 02_timeloop.ipynb timeloop.html, smalldocs 02_timeloop.html."""
+    return re.sub(r"^\d+[a-z]?_", "", path.stem)
+
+
+def twin(path: Path) -> Path:
+    """`path`, or the page that the other renderer would have put there."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    return next((p for p in sorted(path.parent.glob(f"*{path.suffix}")) if unnumbered(p) == unnumbered(path)), path)
+
+
+def nearest(target: Path, anchor: str) -> str:
+    """`#anchor` where the page has it; else that of the class whose method it names; else nothing."""
+    ids = parsed(target).ids if target.suffix == ".html" and target.exists() else set()
+    return next((f"#{a}" for a in (anchor, anchor.rpartition(".")[0]) if a in ids), "")
+
+
 def with_links(page: str, path: Path) -> str:
     """Links to the published site lead to the page beside this one; a notebook can be downloaded, a tutorial opened elsewhere."""
     up = "../" * (len(path.relative_to(DOCS).parts) - 1)
-    page = re.sub(rf'href="{re.escape(HOME)}/?([^"]*)"', lambda m: f'href="{up}{m[1] or "index.html"}"', page)
-    notebook = NBS / path.relative_to(DOCS).with_suffix(".ipynb")
+
+    def local(match: re.Match) -> str:
+        target, _, anchor = (match[1] or "index.html").partition("#")
+        return f'href="{up}{target}{nearest(twin(DOCS / target), anchor)}"'
+
+    page = re.sub(rf'href="{re.escape(HOME)}/?([^"]*)"', local, page)
+
+    def settled(match: re.Match) -> str:
+        target = path.parent / unquote(match[1])
+        return f'href="{match[1].rpartition("/")[0] + "/" if "/" in match[1] else ""}{twin(target).name}'
+
+    page = re.sub(r'href="(?![a-z]+:)([^"#?]+\.html)', settled, page)
+    notebook = twin(NBS / path.relative_to(DOCS).with_suffix(".ipynb"))
     if not notebook.exists() or 'class="notebook-links"' in page:
         return page
     shutil.copy(notebook, path.with_suffix(".ipynb"))
@@ -87,6 +119,12 @@ def with_links(page: str, path: Path) -> str:
         links.append(f'<a href="https://colab.research.google.com/github/{where}">Open in Colab</a>')
     block = rf'\1<p class="notebook-links">{" · ".join(links)}</p></header>'
     return re.sub(r'(<header id="title-block-header".*?)</header>', block, page, count=1, flags=re.S)
+
+
+@cache
+def parsed(path: Path) -> "Page":
+    """A page as it was first read: anchors do not change."""
+    return Page(path)
 
 
 class Page(HTMLParser):
@@ -128,6 +166,21 @@ def broken(docs: Path = DOCS) -> list[str]:
     return out
 
 
+def with_tables(index: list[dict], docs: Path = DOCS) -> list[dict]:
+    """The index of the search, and what stands in the tables that cells have made, which smalldocs leaves out."""
+    title = {entry["href"].partition("#")[0]: entry["title"] for entry in index}
+    out = list(index)
+    for path in sorted((docs / RUN_AT_BUILD).glob("*.html")):
+        href, section = path.relative_to(docs).as_posix(), ""
+        for anchor, name, table in HEADING_OR_TABLE.findall(path.read_text(encoding="utf-8")):
+            if anchor:
+                section, heading = f"#{anchor}", re.sub(r"<[^>]+>", "", name)
+            else:
+                text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table)))
+                out.append({"objectID": f"{href}{section}-table", "href": href + section, "title": title.get(href, path.stem), "section": html.unescape(heading) if section else "", "text": text})
+    return out
+
+
 def finish() -> None:
     """Formulas, fonts and links of the rendered site; ends with the list of broken links, if there are any."""
     for path in sorted(DOCS.rglob("*.html")):
@@ -138,6 +191,8 @@ def finish() -> None:
         local = re.sub(r"""@import\s*(?:url\(['"]?https?://[^)]*\)|['"]https?://[^'"]*['"]);""", "", text)
         if local != text:
             path.write_text(local, encoding="utf-8")
+    if (search := DOCS / "search.json").exists() and "site_libs/smalldocs.js" in (DOCS / "index.html").read_text(encoding="utf-8"):
+        search.write_text(json.dumps(with_tables(json.loads(search.read_text(encoding="utf-8"))), ensure_ascii=False), encoding="utf-8")
     if bad := broken():
         sys.exit("\n".join(bad))
 
