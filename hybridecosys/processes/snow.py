@@ -38,5 +38,6 @@ def degree_day_radiation(snow: Array, snowfall: Array, rain: Array, snow_fractio
     """
     snow = snow + snowfall
     potential = (t_air * t_factor + pos(rn * rn_factor)) * snow_fraction
-    melt = jnp.where(t_air > 0, lesser(snow, potential), 0.0)
+    trace = snow < 1e-30  # its cover is no number in float32: it would never melt, and its derivative would grow from day to day
+    melt = jnp.where(t_air > 0, jnp.where(trace, snow, lesser(snow, potential)), 0.0)
     return snow - melt, melt, rain + melt
