@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TO_FAPAR', 'MAX_GAP', 'LEAST_SEASON', 'EXTRA_FORCING', 'as_fapar', 'mean_season', 'greenness', 'ExtraForcing',
-           'extra_forcing', 'no_target']
+           'extra_forcing']
 
 # %% ../../nbs/01_data/15_greenness.ipynb #9ree0002
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +114,7 @@ def _labelled(cube, record, values, rows) -> xr.Dataset:
 class ExtraForcing:
     """A daily series beyond the weather: its unit, its meaning, and `prepare`, (cube, record) -> Dataset with the series under its name.
 
-    inputs: the variables of a cube that it is made of; they cannot be targets of a model that is driven by it.
+    inputs: the variables of a cube that it is made of; a model that is driven by them cannot have them as targets.
     """
 
     unit: str
@@ -134,9 +134,3 @@ def extra_forcing(cube: xr.Dataset, record: xr.DataArray, names: Sequence[str]) 
     if unknown := [n for n in names if n not in EXTRA_FORCING]:
         raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; add it to EXTRA_FORCING, which knows {', '.join(EXTRA_FORCING)}")
     return xr.merge([EXTRA_FORCING[n].prepare(cube, record) for n in names], combine_attrs="drop") if names else xr.Dataset()
-
-
-def no_target(targets: Mapping | Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of `targets` whose variable drives a model with the extra forcing `names`."""
-    used = {v for n in names for v in EXTRA_FORCING[n].inputs}
-    return [t for t in targets if TARGETS.variable[t] in used]

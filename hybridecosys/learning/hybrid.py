@@ -73,7 +73,7 @@ class HybridModel:
             raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
         self._check_overlap(train_cube, valid_cube)
         forcing = prepare_forcing(train_cube, **self.forcing_options)
-        observed = observations(train_cube, targets)
+        observed = observations(train_cube, targets, self.model.driving_variables)
         self.learn_features(train_cube, forcing)
         if run_dir is not None:
             self._start_run(run_dir, resume, options, epochs, list(observed.data_vars), train_cube, valid_cube)

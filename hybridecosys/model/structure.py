@@ -16,6 +16,7 @@ import jax
 import pandas as pd
 from jax import Array
 
+from ..data.greenness import EXTRA_FORCING
 from ..processes import (carbon, evaporation, phenology, photosynthesis, respiration, roots, snow,
                                     soil_hydraulics, soil_water, turnover)
 from ..processes.process import Approach, Parameter, adopt
@@ -192,6 +193,11 @@ class Model:
     def extra_forcing(self) -> tuple[str, ...]:
         """Names of the daily series, beyond `FORCING`, that approaches bring."""
         return tuple(dict.fromkeys(name for a in self.approaches for name in a.forcing))
+
+    @property
+    def driving_variables(self) -> tuple[str, ...]:
+        """Variables of a cube that the extra forcing is made of: inputs, and so no targets."""
+        return tuple(v for name in self.extra_forcing if name in EXTRA_FORCING for v in EXTRA_FORCING[name].inputs)
 
     def forcing_options(self, options: Mapping | None = None) -> dict:
         """Options of `prepare_forcing` for this model: `options`, with the extra forcing that its approaches bring."""
