@@ -147,6 +147,7 @@ def test_pages_ask_nothing_of_other_hosts_and_do_not_complain(seen):
 
 def test_figures_are_there_and_say_what_they_show(seen):
     assert not bad(seen, lambda look: look["wide"]["broken"])
+    assert not bad(seen, lambda look: look["wide"]["noalt"]), "figures without #| fig-alt"
 
 
 def test_formulas_are_set(seen):
