@@ -28,7 +28,7 @@ def bergstroem(water_input: Array, soil_start: tuple, w_sat: tuple, beta: Array)
 def linear_reservoir(groundwater: Array, k: Array):
     """The day's balance of groundwater so far, and base flow = k groundwater (mm d-1); groundwater in mm.
 
-    Zhang et al. (2008), doi:10.1016/j.jhydrol.2008.07.013.
+    Zhang et al. (2008), doi:10.1016/j.jhydrol.2008.07.021.
     """
     flow = k * groundwater
     return -flow, flow
