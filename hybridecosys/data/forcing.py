@@ -7,6 +7,7 @@ __all__ = ['FORCING', 'INPUTS', 'DERIVED', 'gaps', 'fill_short_gaps', 'check_rad
 
 # %% ../../nbs/01_data/06_forcing.ipynb #243da95c
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from hybridecosys.data.derived import (
     potential_radiation,
     saturation_pressure,
 )
+from .greenness import extra_forcing
 from .units import convert
 
 # %% ../../nbs/01_data/06_forcing.ipynb #5488c7ea
@@ -288,6 +290,7 @@ def prepare_forcing(
     rg_tolerance: float = 1.5,
     greenness: bool = True,
     texture: str = "nearest",
+    extra: Sequence[str] = (),
 ) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
 
@@ -301,6 +304,7 @@ def prepare_forcing(
     rg_tolerance : radiation above this times potential (+ 0.5 MJ m-2 d-1) is an error.
     greenness : let greenness set the vegetation fraction; False for the IGBP class alone.
     texture : where a site's texture is outside the pedotransfer function: "nearest" usable one, or "error".
+    extra : names of further series that the model's approaches bring (`model.extra_forcing`), see `EXTRA_FORCING`; such as ("greenness",).
 
     Returns
     -------
@@ -323,7 +327,7 @@ def prepare_forcing(
         raise ValueError(f"albedo={albedo:g} is outside 0..1")
     if not rg_tolerance >= 1:
         raise ValueError(f"rg_tolerance={rg_tolerance:g} is below 1")
-    cube = drop_leap_days(validate_cube(cube))
+    cube = whole = drop_leap_days(validate_cube(cube))
     known = cube[INPUTS].notnull().to_array().any(["variable", "site"]).values
     if not known.any():
         raise ValueError(f"forcing: no site has a day with any of {', '.join(INPUTS)}")
@@ -354,7 +358,7 @@ def prepare_forcing(
     )
     forcing = _describe(xr.Dataset({k: v.drop_attrs() for k, v in series.items()}))
     forcing["co2"].attrs["source"] = source
-    forcing = forcing.merge(_attributes(cube, greenness, texture))
+    forcing = forcing.merge(_attributes(cube, greenness, texture)).merge(extra_forcing(whole, record, extra))
     derived = np.stack([d.sum(1) for d in (t_derived, vpd_derived, rn_derived)], 1)
     forcing["interpolated_days"] = ("site", "input"), interpolated, {"units": "d", "long_name": "days interpolated"}
     forcing["derived_days"] = ("site", "derived"), derived, {"units": "d", "long_name": "days computed by formula"}

@@ -54,21 +54,24 @@ def _target(cube: xr.Dataset, target: str) -> xr.DataArray:
     return values.rename(target).assign_attrs(attrs)
 
 
-def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None) -> xr.Dataset:
+def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = ()) -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
     named by target, units of `TARGETS`. `targets`: names from `TARGETS`; by default all for which the cube has
-    any data. A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
+    any data. `without`: variables of the cube that drive the model (`model.driving_variables`), and so are no targets. A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
     which rule was used.
 
-    Raises ValueError for an unknown target, for one that the cube has no variable for, and for one that no site
+    Raises ValueError for a target that drives the model, for an unknown target, for one that the cube has no variable for, and for one that no site
     has an observation of.
     """
     wanted = [targets] if isinstance(targets, str) else list(TARGETS.index if targets is None else targets)
     unknown = [t for t in wanted if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
+    if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
+        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
+    wanted = [t for t in wanted if TARGETS.variable[t] not in without]
     cube = drop_leap_days(cube)
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:
