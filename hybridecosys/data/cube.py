@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['VARIABLES', 'REQUIRED', 'REQUIRED_SITE', 'IGBP', 'UNKNOWN', 'igbp_class', 'is_leap_day', 'drop_leap_days',
-           'check_dates', 'check_bounds', 'validate_cube', 'open_cube', 'read_table', 'real_data_path']
+           'check_dates', 'check_bounds', 'canonical', 'validate_cube', 'open_cube', 'read_table', 'real_data_path']
 
 # %% ../../nbs/01_data/02_cube.ipynb #dac14c6d
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,23 +166,125 @@ def check_bounds(data: xr.DataArray, lower: float, upper: float) -> None:
             f"{data.name}: {values[index]:g} {unit} is {what} at {_where(data, index)} ({bad.sum()} such values)"
         )
 
+# %% ../../nbs/01_data/02_cube.ipynb #canonlabels
+_NAMES = {"lat": "latitude", "lon": "longitude", "elev": "elevation", "IGBP": "igbp"}
+_TEXT = ("igbp", "koppen", "plant_form")
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    "Labels as `str`: bytes decoded, whole numbers without a point, blanks around them cut off."
+
+    def one(x) -> str:
+        if isinstance(x, bytes):
+            return x.decode("utf-8", "replace").strip("\0 ")
+        return str(int(x) if isinstance(x, (float, np.floating)) and float(x).is_integer() else x).strip("\0 ")
+
+    return np.array([one(x) for x in np.asarray(values, dtype=object).ravel()], dtype=str).reshape(np.shape(values))
+
+
+def _text_labels(ds: xr.Dataset) -> xr.Dataset:
+    "Sites, classes and any other text as `str`. ValueError for a site without a name."
+    change = {}
+    for name, data in ds.variables.items():
+        label = name == "site" or name in _TEXT
+        if not (label or data.dtype.kind in "OST") or name == "time" or (name in VARIABLES.index and data.dtype.kind == "O"):
+            continue
+        text = _as_text(data.values)
+        if label and name == "site" and pd.isna(np.asarray(data.values, dtype=object)).any():
+            raise ValueError(f"cube: site number {int(np.flatnonzero(pd.isna(np.asarray(data.values, dtype=object)))[0])} has no name")
+        if data.dtype.kind != "U" or (text != data.values).any():
+            change[name] = (data.dims, text, data.attrs)
+    return ds.assign_coords({k: v for k, v in change.items() if k in ds.coords}).assign({k: v for k, v in change.items() if k not in ds.coords}) if change else ds
+
+
+def _classes(ds: xr.Dataset) -> xr.Dataset:
+    "IGBP classes in upper case, unknown ones called so. ValueError names a site whose class is none."
+    if "igbp" not in ds or set(np.unique(ds["igbp"].values)) <= {*IGBP, UNKNOWN}:
+        return ds
+    sites = ds["site"].values if "site" in ds.coords else np.arange(ds["igbp"].size)
+    classes = [igbp_class(c, f"site {s}") for c, s in zip(ds["igbp"].values, sites)]
+    return ds.assign(igbp=("site", np.array(classes, dtype=str), ds["igbp"].attrs))
+
+# %% ../../nbs/01_data/02_cube.ipynb #canondates
+def _midnights(ds: xr.Dataset) -> xr.Dataset:
+    "Dates as datetime64 at midnight, where there is one stamp a day. ValueError for what is no date."
+    if "time" not in ds.dims or "time" not in ds.coords:
+        return ds
+    if not isinstance(ds.get_index("time"), pd.DatetimeIndex):
+        calendar = getattr(ds.get_index("time"), "calendar", None)
+        if calendar == "360_day":
+            raise ValueError("cube: the calendar 360_day has no real dates; interpolate it to days of the year first (xarray's convert_calendar)")
+        try:
+            ds = ds.convert_calendar("proleptic_gregorian", use_cftime=False)
+        except Exception as error:
+            raise ValueError(f"cube: time is not dates but {ds['time'].dtype}") from error
+    time = ds.get_index("time")
+    if time.hasnans:
+        raise ValueError(f"cube: date number {int(np.flatnonzero(time.isna())[0])} is missing")
+    days = time.round("s").normalize()
+    return ds if (days == time).all() or days.has_duplicates else ds.assign_coords(time=days)
+
+# %% ../../nbs/01_data/02_cube.ipynb #canonunits
+def _as_variables(ds: xr.Dataset) -> xr.Dataset:
+    "Attributes of sites that are coordinates as variables; `lat`, `lon`, `elev`, `IGBP` under the names of the table."
+    moved = [k for k, v in ds.coords.items() if k not in ds.dims and ("site" in v.dims or k in VARIABLES.index)]
+    ds = ds.reset_coords(moved) if moved else ds
+    names = {k: v for k, v in _NAMES.items() if k in ds.data_vars and v not in ds.variables and ds[k].dims == ("site",)}
+    return ds.rename(names) if names else ds
+
+
+def _table_units(ds: xr.Dataset) -> xr.Dataset:
+    "Variables of the table as numbers in its units. ValueError names one that is no number, or has no such unit."
+    change = {}
+    for name in VARIABLES.index.intersection(list(ds.data_vars)):
+        data, unit = ds.variables[name], VARIABLES.unit[name]
+        if data.dtype.kind not in "fiub":
+            raise ValueError(f"{name}: not numbers but {data.dtype}")
+        if data.dtype.kind == "b" or data.attrs.get("units") != unit:
+            array = ds[name].astype(float) if data.dtype.kind == "b" else ds[name]
+            change[name] = convert(array, unit)
+    return ds.assign(change) if change else ds
+
+
+def _west_negative(ds: xr.Dataset) -> xr.Dataset:
+    "Longitudes from -180 to 180."
+    if "longitude" not in ds.data_vars or not (ds["longitude"] > 180).any():
+        return ds
+    east = ds["longitude"]
+    return ds.assign(longitude=east.where(~(east > 180), east - 360).assign_attrs(east.attrs))
+
+
+def _ordered(ds: xr.Dataset) -> xr.Dataset:
+    "Dimensions in the order (site, time), others behind."
+    order = [d for d in ("site", "time") if d in ds.dims]
+    wrong = [v for v in ds.variables.values() if [d for d in v.dims if d in order] != [d for d in order if d in v.dims] or (v.dims and v.dims[0] not in order and set(v.dims) & set(order))]
+    return ds.transpose(*order, ...) if wrong else ds
+
+# %% ../../nbs/01_data/02_cube.ipynb #canonwhole
+def canonical(cube: xr.Dataset) -> xr.Dataset:
+    """The cube in the form that every function of the package reads: what each of them does with a cube first.
+
+    Names and units of `VARIABLES`; site attributes as variables; sites and classes as `str`, IGBP in upper case; dates at midnight;
+    longitudes from -180 to 180; dimensions in the order (site, time). Variables that the table does not know are kept as they are.
+    A cube in that form is returned itself. Values are not checked (see `validate_cube`), nothing is filled.
+    Raises TypeError for what is no Dataset, ValueError naming variable or site for a unit that is missing or of another
+    quantity, text where numbers belong, an unknown IGBP class, a site without a name, and what is no date.
+    """
+    if not isinstance(cube, xr.Dataset):
+        raise TypeError(f"a cube is an xarray.Dataset (see open_cube, read_fluxnet), not {type(cube).__name__}")
+    for step in (_as_variables, _text_labels, _classes, _midnights, _table_units, _west_negative, _ordered):
+        cube = step(cube)
+    return cube
+
 # %% ../../nbs/01_data/02_cube.ipynb #41633acf
 def _check_layout(ds: xr.Dataset) -> xr.Dataset:
-    "Dimensions and labels; returns text labels as `str` and time as datetime64."
+    "The canonical cube, its dimensions and labels checked."
     for dim in ("site", "time"):
         if dim not in ds.dims or dim not in ds.coords:
             raise ValueError(
                 f"cube: no dimension {dim!r} with labels (it has {', '.join(map(str, ds.dims)) or 'none'})"
             )
-    if not isinstance(ds.get_index("time"), pd.DatetimeIndex):
-        try:  # a noleap calendar decodes to cftime
-            ds = ds.convert_calendar("proleptic_gregorian", use_cftime=False)
-        except Exception as error:
-            raise ValueError(f"cube: time is not dates but {ds['time'].dtype}") from error
-    for name in ds.variables:
-        if ds[name].dtype.kind in "OS" and name != "time":
-            text = [x.decode() if isinstance(x, bytes) else str(x) for x in ds[name].values.ravel()]
-            ds[name] = ds[name].dims, np.array(text, dtype=str).reshape(ds[name].shape), ds[name].attrs
+    ds = canonical(ds)
     sites = ds.get_index("site")
     if sites.has_duplicates:
         raise ValueError(f"cube: site {sites[sites.duplicated()][0]} occurs twice")
@@ -189,14 +292,11 @@ def _check_layout(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
-def _in_table_units(ds: xr.Dataset) -> xr.Dataset:
-    "Every variable of the table converted to its unit, bounds checked."
+def _within_bounds(ds: xr.Dataset) -> xr.Dataset:
+    "Dimensions and bounds of every variable of the table checked."
     for name, row in VARIABLES.loc[VARIABLES.index.intersection(list(ds.data_vars))].iterrows():
-        if ds[name].dtype.kind not in "fiu":
-            raise ValueError(f"{name}: not numbers but {ds[name].dtype}")
         if row.kind == "site" and ds[name].dims != ("site",):
             raise ValueError(f"{name}: dimensions {ds[name].dims}, expected ('site',)")
-        ds[name] = convert(ds[name], row.unit)
         check_bounds(ds[name], row.lower, row.upper)
     return ds
 
@@ -226,20 +326,17 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True) -> xr.Dataset:
     With `attributes=False` the site attributes may be missing (one FLUXNET file carries none).
     Raises ValueError, naming variable, site, date and value, or the unit found and the one expected.
     """
-    ds = _check_layout(ds.copy())
+    ds = _check_layout(ds)
     needed = REQUIRED + (REQUIRED_SITE if attributes else [])
     missing = [v for v in needed if v not in ds.data_vars]
     if missing:
         raise ValueError(f"cube: missing variable {', '.join(missing)}; required are {', '.join(needed)}")
-    ds = _in_table_units(ds)
+    ds = _within_bounds(ds)
     _check_extremes(ds)
     _check_texture(ds)
     if attributes and bool(np.isnan(ds["latitude"].values).any()):
         raise ValueError(f"latitude: missing at site {ds['site'].values[np.isnan(ds['latitude'].values)][0]}")
-    if "igbp" in ds:
-        classes = [igbp_class(c, f"site {s}") for c, s in zip(ds["igbp"].values, ds["site"].values)]
-        ds["igbp"] = "site", np.array(classes, dtype=str), ds["igbp"].attrs
-    return ds.transpose("site", "time", ...)
+    return ds.copy()
 
 # %% ../../nbs/01_data/02_cube.ipynb #3e7f52fe
 def _is_url(path: str) -> bool:
@@ -290,9 +387,14 @@ def open_cube(path: str | os.PathLike) -> xr.Dataset:
         raise ValueError(f"{text}: {error}") from error
 
 # %% ../../nbs/01_data/02_cube.ipynb #d0a9313e
-def read_table(file: str | Path, **options) -> pd.DataFrame:
-    """A CSV table, its numbers as they were written; `options` of `pandas.read_csv`."""
-    return pd.read_csv(file, engine="python", **options)
+_NAME_COLUMNS = ("site", "fold", "method")
+
+
+def read_table(file: str | Path, *, names: Sequence[str] = _NAME_COLUMNS, engine: str = "python", **options) -> pd.DataFrame:
+    """A CSV table, its numbers as they were written, the columns `names` as text; `options` of `pandas.read_csv`."""
+    columns = pd.read_csv(file, nrows=0, engine=engine).columns
+    missing = {c: ["", "nan", "NaN"] for c in columns if c not in names}
+    return pd.read_csv(file, engine=engine, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(names, str) | options.pop("dtype", {}), **options)
 
 # %% ../../nbs/01_data/02_cube.ipynb #ffd9f14c
 def real_data_path(name: str = "fluxnet/fluxnet2015_daily.nc") -> Path | None:

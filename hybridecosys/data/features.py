@@ -15,7 +15,7 @@ import xarray as xr
 
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
-from .cube import IGBP, UNKNOWN
+from .cube import IGBP, UNKNOWN, canonical
 
 # %% ../../nbs/01_data/09_features.ipynb #6bbc3f62
 KOPPEN = [*KOPPEN_BECK, "As", "Ocean"]
@@ -60,7 +60,8 @@ def check_groups(groups: Sequence[str]) -> list[str]:
 def _require_class(values: np.ndarray, group: str, sites: np.ndarray) -> np.ndarray:
     "Class labels as str, each checked to be one of the group's or `unknown`."
     values = np.array([str(v).strip() for v in values])
-    values = np.where(np.isin(np.char.lower(values), ["", "nan", "none"]), UNKNOWN, values)
+    spelling = {c.lower(): c for c in CLASSES[group]} | dict.fromkeys(["", "nan", "none"], UNKNOWN)
+    values = np.array([spelling.get(v.lower(), v) for v in values])
     for site, v in zip(sites, values):
         if v not in CLASSES[group] and v != UNKNOWN:
             raise ValueError(f"site {site}: unknown {group} class '{v}', expected one of {' '.join(CLASSES[group])}")
@@ -112,12 +113,12 @@ def site_features(
 ) -> xr.Dataset:
     """Raw features per site, in their own units; each variable's attrs["group"] names its group.
 
-    `cube`: as of `open_cube`; `forcing`: prepared forcing, used where the cube has no daily weather.
+    `cube`: as of `open_cube`, made canonical first; `forcing`: prepared forcing, used where the cube has no daily weather.
     `groups=None`: those of DEFAULT_GROUPS that the cube carries; a group asked for by name must be there. Bioclimatic
     variables (all 19) and the aridity index that the cube carries are taken as they are, else made from the weather.
     ValueError names the group, or site and class.
     """
-    names = check_groups(DEFAULT_GROUPS if groups is None else groups)
+    names, cube = check_groups(DEFAULT_GROUPS if groups is None else groups), canonical(cube)
     if "site" not in cube.dims:
         raise ValueError(f"the cube has dims {tuple(cube.dims)}: features need the dimension site")
     weather = cube if _has_weather(cube) else forcing if _has_weather(forcing) else None
@@ -213,7 +214,7 @@ class FeatureEncoder:
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
         "Features (site, feature), float64; coordinate `group` per feature. ValueError names a missing variable."
-        names = self.names
+        names, cube = self.names, canonical(cube)
         wanted = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"]
         raw = site_features(cube, forcing, wanted) if wanted else xr.Dataset(coords={"site": cube["site"].values})
         other = {k: v.values.astype(float) for k, v in _other(cube).items() if self.group_of.get(k) == "other"}

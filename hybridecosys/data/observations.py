@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .cube import VARIABLES, check_bounds, drop_leap_days
+from .cube import VARIABLES, canonical, check_bounds, drop_leap_days
 from .units import convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/07_observations.ipynb #9a670b52
@@ -69,7 +69,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None) -
     unknown = [t for t in wanted if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
-    cube = drop_leap_days(cube)
+    cube = drop_leap_days(canonical(cube))
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:
         variable = TARGETS.variable[target]
