@@ -162,7 +162,7 @@ def test_koppen_bad_input():
 
 
 def test_groups_off_by_default(cube):
-    green = cube.assign(FAPAR=cube.TA_F * 0 + 0.5, agb=("site", np.arange(16.0)))
+    green = cube.assign(FAPAR=(cube.TA_F * 0 + 0.5).assign_attrs(units="1"), agb=("site", np.arange(16.0), {"units": "gC m-2"}))
     names = FeatureEncoder().fit(green).names
     assert not any(w in n for n in names for w in ("fapar", "agb", "latitude", "longitude"))
     assert "absolute_latitude" in FeatureEncoder(["location"]).fit(green).names
@@ -264,7 +264,7 @@ def test_errors_name_the_culprit(cube):
     with pytest.raises(ValueError, match="koppen"):
         FeatureEncoder().fit(cube).transform(cube.drop_vars("koppen"))
     with pytest.raises(ValueError, match="SY-002: canopy_height is -1"):
-        FeatureEncoder(["site"]).fit(cube.assign(canopy_height=("site", [1.0, -1.0] + [1.0] * 14)))
+        FeatureEncoder(["site"]).fit(cube.assign(canopy_height=("site", [1.0, -1.0] + [1.0] * 14, {"units": "m"})))
     with pytest.raises(ValueError, match="no training site"):
         FeatureEncoder(["soil"]).fit(cube.isel(site=[]))
 

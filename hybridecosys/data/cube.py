@@ -197,8 +197,19 @@ def _text_labels(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign_coords({k: v for k, v in change.items() if k in ds.coords}).assign({k: v for k, v in change.items() if k not in ds.coords}) if change else ds
 
 
+def _koppen_spelling(text: str) -> str:
+    "`bsk` as `BSk`, `et` as `ET`, `cfb` as `Cfb`; any other text as it is."
+    code = text.lower()
+    if not 2 <= len(code) <= 3 or code[0] not in "abcde":
+        return text
+    return code[0].upper() + (code[1].upper() if code[0] in "be" else code[1]) + code[2:]
+
+
 def _classes(ds: xr.Dataset) -> xr.Dataset:
-    "IGBP classes in upper case, unknown ones called so. ValueError names a site whose class is none."
+    "IGBP classes in upper case, unknown ones called so, Koeppen classes as usually written. ValueError names a site whose IGBP class is none."
+    if "koppen" in ds and ds["koppen"].dtype.kind == "U":
+        written = np.array([_koppen_spelling(c) for c in ds["koppen"].values.ravel()], dtype=str).reshape(ds["koppen"].shape)
+        ds = ds if (written == ds["koppen"].values).all() else ds.assign(koppen=(ds["koppen"].dims, written, ds["koppen"].attrs))
     if "igbp" not in ds or set(np.unique(ds["igbp"].values)) <= {*IGBP, UNKNOWN}:
         return ds
     sites = ds["site"].values if "site" in ds.coords else np.arange(ds["igbp"].size)

@@ -60,8 +60,7 @@ def check_groups(groups: Sequence[str]) -> list[str]:
 def _require_class(values: np.ndarray, group: str, sites: np.ndarray) -> np.ndarray:
     "Class labels as str, each checked to be one of the group's or `unknown`."
     values = np.array([str(v).strip() for v in values])
-    spelling = {c.lower(): c for c in CLASSES[group]} | dict.fromkeys(["", "nan", "none"], UNKNOWN)
-    values = np.array([spelling.get(v.lower(), v) for v in values])
+    values = np.where(np.isin(np.char.lower(values), ["", "nan", "none"]), UNKNOWN, values)
     for site, v in zip(sites, values):
         if v not in CLASSES[group] and v != UNKNOWN:
             raise ValueError(f"site {site}: unknown {group} class '{v}', expected one of {' '.join(CLASSES[group])}")
