@@ -87,7 +87,6 @@ def test_names_that_are_numbers(cube):
 @pytest.mark.parametrize(
     "change, culprit",
     [
-        (lambda c: c.assign(whc=c.whc.drop_attrs()), "whc: no unit"),
         (lambda c: c.assign_coords(elevation=c.elevation.assign_attrs(units="hPa")), "elevation: unit 'hPa'"),
         (lambda c: c.assign(igbp=("site", ["GRA", "wood", *["DBF"] * 4])), "site SY-002: igbp 'wood'"),
         (lambda c: c.assign(igbp=("site", [1, 4, 10, 12, 1, 1])), "site SY-001: igbp '1'"),
@@ -97,6 +96,12 @@ def test_every_reader_names_the_same_culprit(cube, change, culprit):
     for read in (canonical, he.prepare_forcing, he.observations, bioclim, site_features, site_table, make_folds):
         with pytest.raises(ValueError, match=culprit):
             read(change(cube))
+    for read in (he.prepare_forcing, site_features, lambda c: FeatureEncoder(["soil"]).fit(c)):
+        with pytest.raises(ValueError, match="whc: no unit"):
+            read(cube.assign(whc=cube.whc.drop_attrs()))
+    for read in (he.prepare_forcing, bioclim, aridity_index, koppen_from_weather):
+        with pytest.raises(ValueError, match="TA_F: no unit"):
+            read(cube.assign(TA_F=cube.TA_F.drop_attrs()))
     with pytest.raises(TypeError, match="not DataFrame"):
         canonical(pd.DataFrame())
 

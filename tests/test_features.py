@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from hybridecosys.data.features import (
     check_groups,
     site_features,
 )
+from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.weather import synthetic_weather
 
 
@@ -293,6 +295,26 @@ def test_forcing_serves_where_the_cube_has_no_weather(cube):
         attributes, forcing.isel(site=slice(None, None, -1))
     )  # aligned by site label
     np.testing.assert_allclose(x, FeatureEncoder(["bioclim"]).fit_transform(cube), atol=1e-7)
+
+
+def test_sites_without_daily_extremes_take_their_range_from_radiation(cube):
+    """A SUBSET file has no extremes: the same derivation as in the forcing, site by site, and never NaN for another site's sake."""
+    subset = cube.drop_vars(["TA_F_MIN", "TA_F_MAX", "TA_F_DAY"])
+    with pytest.warns(UserWarning, match="no daily extremes of temperature at SY-001, SY-002.*radiation"):
+        alone = bioclim(subset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        forcing = prepare_forcing(subset)
+    lit = forcing.rg.min() > 0.5
+    for k in ("bio1", "bio12", "bio5", "bio6"):
+        np.testing.assert_allclose(alone[k], bioclim(forcing)[k], rtol=1e-6 if lit else 2e-2, atol=0.2)
+    joined = xr.concat([subset.isel(site=slice(0, 8)), cube.isel(site=slice(8, None))], "site", data_vars="all", join="outer")
+    with pytest.warns(UserWarning, match="SY-001.*SY-008: the daily range"):
+        both = bioclim(joined)
+    for k in BIOCLIM.index:
+        np.testing.assert_allclose(both[k][:8], alone[k][:8], rtol=1e-9)
+        np.testing.assert_allclose(both[k][8:], bioclim(cube)[k][8:], rtol=1e-9)
+    assert np.isfinite(aridity_index(joined)).all() and (koppen_from_weather(joined) == koppen_from_weather(cube)).all()
 
 
 def test_real_cube():

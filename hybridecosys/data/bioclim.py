@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .cube import canonical
+from .cube import canonical, check_units
 from .derived import hargreaves_range, potential_radiation
 
 # %% ../../nbs/01_data/08_bioclim.ipynb #a2931564
@@ -76,6 +76,7 @@ def daily_weather(data: xr.Dataset) -> xr.Dataset:
     radiation (FAO-56 eq. 50, with a warning). ValueError where precipitation, temperature or all of these are missing.
     """
     data = canonical(data)
+    check_units(data, ["P_F", "TA_F", "TA_F_MIN", "TA_F_MAX", "TA_F_DAY", "SW_IN_F"])
     precip, mean = _pick(data, "P_F", "precip"), _pick(data, "TA_F", "t_air")
     if precip is None:
         raise ValueError("no precipitation: expected a variable P_F (cube) or precip (forcing), mm d-1")
@@ -247,6 +248,7 @@ def koppen_class(t_mean, precip) -> np.ndarray:
 def koppen_from_weather(data: xr.Dataset) -> xr.DataArray:
     "Koeppen-Geiger class per site from the daily weather of a cube or of prepared forcing."
     data = canonical(data)
+    check_units(data, ["P_F", "TA_F"])
     precip, mean = _pick(data, "P_F", "precip"), _pick(data, "TA_F", "t_air")
     if precip is None or mean is None:
         raise ValueError("the Koeppen class needs daily precipitation (P_F or precip) and air temperature (TA_F or t_air)")

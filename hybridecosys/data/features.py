@@ -15,7 +15,7 @@ import xarray as xr
 
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
-from .cube import IGBP, UNKNOWN, canonical
+from .cube import IGBP, UNKNOWN, canonical, check_units
 
 # %% ../../nbs/01_data/09_features.ipynb #6bbc3f62
 KOPPEN = [*KOPPEN_BECK, "As", "Ocean"]
@@ -69,6 +69,7 @@ def _require_class(values: np.ndarray, group: str, sites: np.ndarray) -> np.ndar
 
 def _greenness(cube: xr.Dataset) -> dict[str, xr.DataArray]:
     "Mean and seasonal amplitude (highest minus lowest month) of each greenness variable."
+    check_units(cube, ["FAPAR", "EVI", "NDVI"])
     monthly = {v.lower(): monthly_climatology(cube[v]) for v in ("FAPAR", "EVI", "NDVI") if v in cube}
     means = {f"{v}_mean": m.mean("month", skipna=False) for v, m in monthly.items()}
     return means | {f"{v}_amplitude": m.reduce(np.ptp, "month") for v, m in monthly.items()}
@@ -129,6 +130,7 @@ def site_features(
         if not found and groups is not None:
             variables = ", ".join(CONTINUOUS.get(g) or [g])
             raise ValueError(f"feature group {g!r} asked for, but the cube has none of its variables ({variables})")
+        check_units(cube, list(found))
         for k, v in found.items():
             data = _require_class(v.values, g, cube["site"].values) if g in CLASSES else v.values.astype(float)
             attrs = {a: v.attrs[a] for a in ("units", "long_name") if a in v.attrs}
