@@ -55,6 +55,7 @@ FAPAR_QC       | 1          | 0    | 1    | quality  | quality of FAPAR
 NDVI           | 1          | -1   | 1    | greenness | normalised difference vegetation index
 NDVI_QC        | 1          | 0    | 1    | quality  | quality of NDVI
 EVI            | 1          | -1   | 1.5  | greenness | enhanced vegetation index
+LAI            | 1          | 0    | 15   | greenness | leaf area index
 latitude       | degrees_north | -90 | 90 | site    | latitude
 longitude      | degrees_east | -180 | 360 | site   | longitude
 elevation      | m          | -500 | 9000 | site     | elevation

@@ -7,6 +7,7 @@ __all__ = ['FORCING', 'INPUTS', 'DERIVED', 'gaps', 'fill_short_gaps', 'check_rad
 
 # %% ../../nbs/01_data/06_forcing.ipynb #243da95c
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from hybridecosys.data.derived import (
     potential_radiation,
     saturation_pressure,
 )
+from .greenness import extra_forcing
 from .units import convert
 
 # %% ../../nbs/01_data/06_forcing.ipynb #5488c7ea
@@ -306,6 +308,7 @@ def prepare_forcing(
     greenness: bool = True,
     texture: str = "nearest",
     out_of_range: str = "error",
+    extra: Sequence[str] = (),
 ) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
 
@@ -321,6 +324,7 @@ def prepare_forcing(
     texture : where a site's texture is outside the pedotransfer function: "nearest" usable one, or "error".
     out_of_range : what becomes of values outside the bounds of `VARIABLES`, and of radiation far above potential: "error", "missing" (a
         gap, as any other) or "clip" (see `validate_cube`); told by a warning and attrs["out_of_range"].
+    extra : names of further series that the model's approaches bring (`model.extra_forcing`), see `EXTRA_FORCING`; such as ("greenness",).
 
     Returns
     -------
@@ -345,7 +349,7 @@ def prepare_forcing(
         raise ValueError(f"rg_tolerance={rg_tolerance:g} is below 1")
     cube = drop_leap_days(validate_cube(cube, out_of_range=out_of_range))
     settled, notes = settle_radiation(cube, rg_tolerance, out_of_range)
-    cube = keep_notes(settled, notes)
+    cube = whole = keep_notes(settled, notes)
     known = cube[INPUTS].notnull().to_array().any(["variable", "site"]).values
     if not known.any():
         raise ValueError(f"forcing: no site has a day with any of {', '.join(INPUTS)}")
@@ -376,7 +380,7 @@ def prepare_forcing(
     )
     forcing = _describe(xr.Dataset({k: v.drop_attrs() for k, v in series.items()}))
     forcing["co2"].attrs["source"] = source
-    forcing = forcing.merge(_attributes(cube, greenness, texture))
+    forcing = forcing.merge(_attributes(cube, greenness, texture)).merge(extra_forcing(whole, record, extra))
     derived = np.stack([d.sum(1) for d in (t_derived, vpd_derived, rn_derived)], 1)
     forcing["interpolated_days"] = ("site", "input"), interpolated, {"units": "d", "long_name": "days interpolated"}
     forcing["derived_days"] = ("site", "derived"), derived, {"units": "d", "long_name": "days computed by formula"}

@@ -54,21 +54,25 @@ def _target(cube: xr.Dataset, target: str, out_of_range: str) -> tuple[xr.DataAr
     return values.rename(target).assign_attrs(attrs), [n for n in (note, more) if n]
 
 # %% ../../nbs/01_data/07_observations.ipynb #obswhole1
-def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, *, out_of_range: str = "error") -> xr.Dataset:
+def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = "error") -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
     named by target, units of `TARGETS`. `targets`: names from `TARGETS`; by default all for which the cube has
-    any data. A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
+    any data. `without`: variables of the cube that drive the model (`model.driving_variables`), and so are no targets.
+    A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
     which rule was used. `out_of_range`: what becomes of values outside the bounds of `VARIABLES` (see `validate_cube`).
 
-    Raises ValueError for an unknown target, for one that the cube has no variable for, and for one that no site
+    Raises ValueError for a target that drives the model, for an unknown target, for one that the cube has no variable for, and for one that no site
     has an observation of.
     """
     wanted = [targets] if isinstance(targets, str) else list(TARGETS.index if targets is None else targets)
     unknown = [t for t in wanted if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
+    if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
+        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
+    wanted = [t for t in wanted if TARGETS.variable[t] not in without]
     check_choice(out_of_range)
     cube, notes = drop_leap_days(canonical(cube)), []
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})

@@ -104,9 +104,9 @@ def days_of(rows: pd.DataFrame, cube: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(inside, dims=("site", "time"), coords={"site": cube.site, "time": cube.time})
 
 
-def hide_days(cube: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
-    "The cube without the observations, greenness included, of the days that are not kept."
-    names = [v for v in dict.fromkeys([*TARGETS.variable, *GREENNESS.index]) if v in cube and "time" in cube[v].dims]
+def hide_days(cube: xr.Dataset, keep: xr.DataArray, driving: Sequence[str] = ()) -> xr.Dataset:
+    "The cube without the observations, greenness included, of the days that are not kept; the variables `driving`, which drive the model, are inputs and stay."
+    names = [v for v in dict.fromkeys([*TARGETS.variable, *GREENNESS.index]) if v in cube and "time" in cube[v].dims and v not in driving]
     return cube.assign({v: cube[v].where(keep).transpose(*cube[v].dims) for v in names})
 
 
@@ -155,7 +155,7 @@ class Study:
     @cached_property
     def seen(self) -> xr.Dataset:
         "All observations."
-        return observations(self.cube)
+        return observations(self.cube, without=self.model.driving_variables)
 
     @property
     def outputs(self) -> list[str]:
@@ -169,7 +169,7 @@ class Study:
     def visible(self, fold: str) -> xr.Dataset:
         "The cube as a fold made of years sees it; for other folds the cube itself."
         rows = self.folds[(self.folds.fold == fold) & (self.folds.part != "test")]
-        return hide_days(self.cube, days_of(rows, self.cube)) if self.dated else self.cube
+        return hide_days(self.cube, days_of(rows, self.cube), self.model.driving_variables) if self.dated else self.cube
 
     def training(self, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, list[list[str]], list[list[str]]]:
         "Cube, forcing, and the names of the training and validation sites of each fold; sites of folds made of years carry the fold in their name."
@@ -699,14 +699,14 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
             site_features(cube, groups=features_of(method, features))
     if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
-    observations(cube, targets)
+    model = model or wroasted()
+    observations(cube, targets, model.driving_variables)
     table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
-    model = model or wroasted()
+                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
                                       "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
     study = Study(cube, table, run_dir, settings, model)

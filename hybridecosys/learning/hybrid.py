@@ -47,7 +47,7 @@ class HybridModel:
         self.seed, self.spinup = seed, spinup
         self.learned = self.model.learned if learned is None else tuple(learned)
         self.network_options = network or NetworkOptions()
-        self.forcing_options = dict(forcing or {})
+        self.forcing_options = self.model.forcing_options(forcing)
         self.start = {str(name): float(value) for name, value in (start or {}).items()}
         self.encoder = self.network = self.losses = None
         make_network(self.model, 0, self.learned, self.network_options, seed, self.start)  # unknown or unbounded parameters are found here
@@ -74,7 +74,7 @@ class HybridModel:
         train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         self._check_overlap(train_cube, valid_cube)
         forcing = prepare_forcing(train_cube, **self.forcing_options)
-        observed = observations(train_cube, targets)
+        observed = observations(train_cube, targets, self.model.driving_variables)
         self.learn_features(train_cube, forcing)
         if run_dir is not None:
             self._start_run(run_dir, resume, options, epochs, list(observed.data_vars), train_cube, valid_cube)

@@ -32,7 +32,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
     cube = canonical(cube)
     check_members(hybrids, cube, train_sites, valid_sites)
-    first, observed = hybrids[0], observations(cube, targets)
+    first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.driving_variables)
     if run_dir is not None:
         identity = {"members": [h._identity() for h in hybrids], "forcing": first.forcing_options, "training": {**asdict(options), "weights": dict(options.weights)},
                     "targets": list(observed.data_vars), "epochs": epochs, "sites": {"train": [list(s) for s in train_sites], "valid": [list(s) for s in valid_sites]}}

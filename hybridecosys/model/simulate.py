@@ -28,6 +28,8 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
 
     `parameters` holds every parameter of the model, scalar or (site,). A given `state` replaces the spin-up.
     """
+    if missing := [name for name in model.extra_forcing if name not in inputs.forcing]:
+        raise ValueError(f"the forcing lacks {', '.join(missing)}, which {model.name} needs: prepare_forcing(cube, **model.forcing_options())")
     static = static_values(model.plan(), parameters, inputs)
     state = spin_up(model, parameters, static, inputs, spinup) if state is None else state
     return integrate(model.plan(inputs.disturbed), parameters, static, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
@@ -150,7 +152,8 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
         begin = None if state is None else read_state(state, sites, dtype)
         final, out = run_everywhere(model, {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs, spinup, outputs, begin)
     result = _label(model, forcing, inputs, start, length, final, out)
-    return result.assign_attrs(model=model.name, spinup="state given" if state is not None else spinup, precision=dtype)
+    return result.assign_attrs(model=model.name, spinup="state given" if state is not None else spinup, precision=dtype,
+                                **({"driven_by": " ".join(model.driving_variables)} if model.extra_forcing else {}))
 
 
 def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import jax
 import pandas as pd
 from jax import Array
 
+from ..data.greenness import EXTRA_FORCING
 from ..processes import (carbon, evaporation, phenology, photosynthesis, respiration, roots, snow,
                                     soil_hydraulics, soil_water, turnover)
 from ..processes.process import Approach, Parameter, adopt
@@ -69,6 +70,8 @@ OUTPUTS = {
     "pet": ("mm d-1", "potential evapotranspiration"),
     "groundwater_recharge": ("mm d-1", "net recharge of groundwater"),
     "fapar": ("1", "fraction of absorbed PAR of the vegetated part"),
+    "fapar_of_leaves": ("1", "fraction of absorbed PAR of the pixel that the leaf pool would have"),
+    "fapar_difference": ("1", "fraction of absorbed PAR of the leaf pool minus the observed one"),
 }
 "Daily outputs that a run gives by default: unit and meaning."
 
@@ -127,10 +130,12 @@ def make_plan(approaches: Iterable[Approach]) -> Plan:
     Raises `ValueError` for an argument that nothing before the process provides, and for a cumulative process that
     depends on a pool.
     """
-    last = {name: name for name in (*FORCING, *ATTRIBUTES, *POOLS, *MEMORY, "soil", *START)}
+    approaches = tuple(approaches)
+    forcing = (*FORCING, *dict.fromkeys(name for a in approaches for name in a.forcing))
+    last = {name: name for name in (*forcing, *ATTRIBUTES, *POOLS, *MEMORY, "soil", *START)}
     for name in SOIL:
         del last[name]
-    stage = dict.fromkeys(last, "day") | dict.fromkeys(FORCING, "weather") | dict.fromkeys(ATTRIBUTES, "static")
+    stage = dict.fromkeys(last, "day") | dict.fromkeys(forcing, "weather") | dict.fromkeys(ATTRIBUTES, "static")
     steps = []
     for a in approaches:
         if unknown := [name for name in a.inputs if name not in last]:
@@ -184,6 +189,20 @@ class Model:
         """Names of the parameters that a network or a calibration sets."""
         return tuple(name for name, p in self.parameter_table.items() if p.learned)
 
+    @cached_property
+    def extra_forcing(self) -> tuple[str, ...]:
+        """Names of the daily series, beyond `FORCING`, that approaches bring."""
+        return tuple(dict.fromkeys(name for a in self.approaches for name in a.forcing))
+
+    @property
+    def driving_variables(self) -> tuple[str, ...]:
+        """Variables of a cube that the extra forcing is made of: inputs, and so no targets."""
+        return tuple(v for name in self.extra_forcing if name in EXTRA_FORCING for v in EXTRA_FORCING[name].inputs)
+
+    def forcing_options(self, options: Mapping | None = None) -> dict:
+        """Options of `prepare_forcing` for this model: `options`, with the extra forcing that its approaches bring."""
+        return {**({"extra": list(self.extra_forcing)} if self.extra_forcing else {}), **(options or {})}
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names that a run can give: the default outputs, the pools, and whatever else a process returns."""
@@ -214,17 +233,21 @@ class Model:
         return f"<Model {self.name}: {len(self.approaches)} processes, {len(self.parameter_table)} parameters, {len(self.learned)} learned>"
 
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
-def wroasted(rooting: str = "step") -> Model:
+def wroasted(rooting: str = "step", greenness: str = "modelled") -> Model:
     """The coupled vegetation, water and carbon model WROASTED.
 
     `rooting`: "step", the reference, or "smooth", with a gradient for the rooting depth (what `HybridModel` trains with).
+    `greenness`: "modelled", the light that the leaf pool absorbs, or "observed", that of a satellite, day by day (see the notebook on greenness).
     """
     depth = {"step": roots.step_depth, "smooth": roots.smooth_depth}
     if rooting not in depth:
         raise ValueError(f"rooting must be 'step' or 'smooth', not {rooting!r}")
-    return Model(name="wroasted", approaches=(
+    light = {"modelled": (photosynthesis.leaf_carbon,), "observed": (photosynthesis.observed_greenness, photosynthesis.leaves_against_observed)}
+    if greenness not in light:
+        raise ValueError(f"greenness must be 'modelled' or 'observed', not {greenness!r}")
+    return Model(name="wroasted" + (" with observed greenness" if greenness == "observed" else ""), approaches=(
         soil_hydraulics.pedotransfer, soil_water.geometric_mean, depth[rooting], turnover.by_plant_form,
-        snow.temperature_threshold, evaporation.priestley_taylor, roots.saturating_uptake, photosynthesis.leaf_carbon,
+        snow.temperature_threshold, evaporation.priestley_taylor, roots.saturating_uptake, *light[greenness],
         photosynthesis.specific_leaf_area, snow.linear_cover, snow.degree_day_radiation, soil_water.bergstroem, soil_water.linear_reservoir,
         soil_water.fill_from_top, evaporation.demand_supply, soil_water.power_drainage, soil_water.capillary_rise, soil_water.power_recharge,
         soil_water.unsaturated_flux, roots.fraction_of_available, photosynthesis.running_extremes, photosynthesis.diffuse_light,

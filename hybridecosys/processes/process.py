@@ -44,7 +44,8 @@ class Approach:
 
     `inputs` are the names looked up in the model, `returns` the names under which the results are stored; a name that
     is there already (a pool, say) is updated. `cumulative` marks a function of a whole stretch of days, (day, site), that
-    starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient.
+    starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient. `forcing` names those of the inputs that are
+    daily series which the approach brings (see `EXTRA_FORCING`).
     """
 
     process: str
@@ -54,6 +55,7 @@ class Approach:
     inputs: tuple[str, ...] = ()
     cumulative: bool = False
     smooth: "Approach | None" = None
+    forcing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def _approach(process, function, returns, parameters, *rest) -> Approach:
 
 
 def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool = False, smooth: Approach | None = None,
-             **parameters: Parameter) -> Callable[[Callable], Approach]:
+             forcing: tuple[str, ...] = (), **parameters: Parameter) -> Callable[[Callable], Approach]:
     """Declare a function as an approach to `process`; keyword arguments are its parameters.
 
     Raises `ValueError` when a declared parameter is not an argument of the function.
@@ -104,7 +106,9 @@ def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool =
         if unused := set(parameters) - set(arguments):
             raise ValueError(f"{process}: parameter {sorted(unused)} is not an argument of {function.__name__}")
         inputs = tuple(a for a in arguments if a not in parameters)
-        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth)
+        if strange := set(forcing) - set(inputs):
+            raise ValueError(f"{process}: the forcing {sorted(strange)} is not an argument of {function.__name__}")
+        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth, tuple(forcing))
 
     return declare
 
