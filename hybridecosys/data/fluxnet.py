@@ -150,14 +150,14 @@ def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 
 def read_fluxnet(
-    path: str | os.PathLike, *, site: str | None = None, bif: str | os.PathLike | None = None, **attributes
+    path: str | os.PathLike, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET or FULLSET), or the zip that holds it.
 
     Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from
     the file name unless given. `attributes` (latitude=..., igbp=..., elevation=..., sand=..., in the units of
     `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from. `prepare_forcing`
-    needs latitude and igbp.
+    needs latitude and igbp. `out_of_range`: what becomes of values outside the bounds (see `validate_cube`).
 
     Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a
     file name without site, invalid values.
@@ -174,7 +174,7 @@ def read_fluxnet(
     attributes = (read_site_info(bif, site) if bif is not None else {}) | attributes
     try:
         ds = _with_attributes(_series(table, site), attributes)
-        return validate_cube(ds.assign_attrs(source=name), attributes=False)
+        return validate_cube(ds.assign_attrs(source=name), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
