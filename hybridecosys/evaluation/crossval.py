@@ -32,7 +32,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..data.attributes import GREENNESS
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.features import GROUPS, check_groups, site_features
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -525,7 +525,7 @@ def _file(method: str) -> str:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    return read_table(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+    return read_table(file)
 
 
 @dataclass(frozen=True)
@@ -602,6 +602,7 @@ class CrossValidation:
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        cube = None if cube is None else canonical(cube)
         if cube is not None and fingerprint(cube) != settings["cube"]:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model or wroasted())
@@ -652,7 +653,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
-    run_dir = Path(run_dir).absolute()
+    run_dir, cube = Path(run_dir).absolute(), canonical(cube)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     if workers < 1 or (client is not None and workers > 1):
