@@ -1,6 +1,8 @@
 """The process model: parity, closure, gradients, packing, spin-up, disturbance, replacement, bad input."""
 
+import json
 import warnings
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from hybridecosys.model import spinup as spinning
 from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import complete_parameters, run, simulate
-from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, wroasted
+from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, model_diagram, model_tables, wroasted
 from hybridecosys.processes.process import Parameter, approach
 
 TARGETS = ("gpp", "nee", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
@@ -400,6 +402,84 @@ def test_replace_refuses_what_cannot_work():
         MODEL.replace(gpp_vpd=MODEL.processes["wue"])
     with pytest.raises(ValueError, match="rooting"):
         wroasted("deep")
+
+
+@approach("interception", returns=("rain", "interception"), leaves="interception", capacity=Parameter(0.2, 0, 1, "mm", "held by leaves", learned=True))
+def wet_canopy(rain, lai, capacity):
+    held = jnp.where(rain < capacity * lai, rain, capacity * lai)
+    return rain - held, held
+
+
+def test_a_process_that_takes_water_out_of_the_site_closes_the_balance(forcing):
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    assert wet == MODEL.insert(after="snow_cover", interception=wet_canopy) and wet.remove("interception") == MODEL
+    assert [*wet.processes].index("interception") + 1 == [*wet.processes].index("snow_melt") and "interception.capacity" in wet.learned
+    names = ["interception", "evapotranspiration", "soil_evaporation", "transpiration", "water_balance"]
+    forcing = forcing.isel(site=[0, 3, 7])
+    result = simulate(wet, forcing, {"interception.capacity": 0.5}, spinup="none", outputs=names, dtype="float64")
+    assert np.abs(result.water_balance).max() < 1e-9 and (result.interception.max("time") > 0.01).all()
+    np.testing.assert_allclose(result.evapotranspiration, result.soil_evaporation + result.transpiration + result.interception, atol=1e-12)
+    assert result.interception.attrs == {"units": "mm d-1", "long_name": "interception"}
+
+    def drier(rain, lai):  # a plain function takes over what the approach declares
+        return rain - 0.1 * rain, 0.1 * rain
+
+    same = simulate(wet.replace(interception=drier), forcing, spinup="none", outputs=["water_balance"], dtype="float64")
+    assert np.abs(same.water_balance).max() < 1e-9
+    silent = MODEL.insert(before="snow_melt", interception=approach("interception", returns=("rain", "interception"))(drier))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        taken = simulate(silent, forcing, spinup="none", outputs=["water_balance", "interception"], dtype="float64")
+    np.testing.assert_allclose(taken.water_balance, taken.interception, atol=1e-9)
+
+
+def test_changes_of_a_model_that_cannot_work_are_refused():
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    with pytest.raises(KeyError, match="unknown process 'snowmelt'; did you mean 'snow_melt'"):
+        MODEL.insert(after="snowmelt", interception=wet_canopy)
+    with pytest.raises(TypeError, match="after or before"):
+        MODEL.insert(interception=wet_canopy)
+    with pytest.raises(TypeError, match="height is new, so say what it gives"):
+        MODEL.insert(after="lai", height=lambda wood: wood)
+    with pytest.raises(ValueError, match="interception is there already"):
+        wet.insert(after="lai", interception=wet_canopy)
+    with pytest.raises(ValueError, match="approach to interception, not to canopy"):
+        MODEL.insert(after="lai", canopy=wet_canopy)
+    with pytest.raises(ValueError, match="interception: approach wet_canopy asks for lai"):
+        MODEL.insert(before="lai", interception=wet_canopy)
+    with pytest.raises(ValueError, match="interception leaves the site, but no process after it"):
+        MODEL.insert(after="water_fluxes", interception=wet_canopy)
+    with pytest.raises(KeyError, match="did you mean 'wue'"):
+        MODEL.remove("wu")
+    with pytest.raises(ValueError, match="wue cannot be removed: process gpp: approach coupled asks for wue"):
+        MODEL.remove("wue")
+    with pytest.raises(ValueError, match="is declared, but not among what it returns"):
+        approach("interception", returns="rain", leaves="interception")(lambda rain: rain)
+
+
+def test_fingerprint_tells_models_apart():
+    assert MODEL.fingerprint() == wroasted().fingerprint() and json.loads(json.dumps(MODEL.fingerprint())) == MODEL.fingerprint()
+    assert MODEL.fingerprint()["root_depth"] == ["step_depth", {"fraction": [0.5, 0.1, 0.8]}] and SMOOTH.fingerprint()["root_depth"][0] == "smooth_depth"
+    other = MODEL.insert(before="snow_melt", interception=wet_canopy).fingerprint()
+    assert other.pop("interception") == ["wet_canopy", {"capacity": [0.2, 0, 1]}] and other == MODEL.fingerprint()
+
+
+@pytest.mark.parametrize("greenness", ["modelled", "observed"])
+def test_every_output_has_unit_and_meaning(greenness):
+    for name, (unit, meaning) in wroasted(greenness=greenness).variables.items():
+        assert unit and meaning, name
+
+
+def test_a_model_shows_itself_in_a_notebook():
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    page = wet._repr_html_()
+    root = ElementTree.fromstring(model_diagram(wet))
+    labels = ["".join(t.itertext()) for t in root.iter("{*}text")] or [t.text for t in root.iter("text")]
+    assert set(wet.processes) <= set(labels) and len([g for g in root.iter() if g.tag.endswith("g") and not g.tag.endswith("svg")]) == len(wet.processes)
+    for words in (*wet.parameter_table, *STATE, *wet.outputs):
+        assert f"<th>{words}</th>" in page, words
+    tables = model_tables(wet)
+    assert tables["pools"].loc["snow", "changed by"] == "snow_melt" and tables["parameters"].loc["interception.capacity", "bounds"] == "0 to 1"
 
 
 def test_parameter_table_is_that_of_the_specification():

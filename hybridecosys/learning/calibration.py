@@ -469,7 +469,7 @@ class Calibration:
 
 
 def _structure(model: Model) -> dict:
-    return HybridModel(model, [])._identity()["structure"]
+    return model.for_training().fingerprint()
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10022
 def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) -> pd.DataFrame:

@@ -175,8 +175,7 @@ class HybridModel:
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
     def _identity(self) -> dict:
-        structure = {a.process: [a.name, {n: [p.default, p.lower, p.upper] for n, p in a.parameters.items() if np.isfinite(p.upper)}] for a in self.model.approaches}
-        return {"structure": json.loads(json.dumps(structure)), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
+        return {"structure": self.model.fingerprint(), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
                 "start": self.start, "network": asdict(self.network_options)}
 
     def _start_run(self, run_dir: Path, resume: bool, options: TrainingOptions, epochs: int, targets, train_cube, valid_cube) -> None:
