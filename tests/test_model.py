@@ -139,8 +139,7 @@ def at_start(forcing, dtype, rng, spread: float = 1.0):
     parameters = {n: jnp.full(inputs.n_site, p.default, dtype) for n, p in SMOOTH.parameter_table.items()}
     for name, values in draw(SMOOTH, inputs.n_site, rng).items():
         parameters[name] = jnp.asarray(spread * values + (1 - spread) * np.asarray(parameters[name]), dtype)
-    static = spinning.static_values(SMOOTH.plan(), parameters, inputs)
-    return parameters, spinning.initial_state(SMOOTH.plan(), static, inputs), inputs
+    return parameters, spinning.initial_state(spinning.bind(SMOOTH, parameters, inputs), inputs), inputs
 
 
 def test_gradients_agree_with_central_differences(forcing):
@@ -275,8 +274,7 @@ def spun(forcing, kind, dtype):
     with jax.enable_x64(dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(dtype))
         parameters = {n: jnp.full(inputs.n_site, p.default, dtype) for n, p in SMOOTH.parameter_table.items()}
-        static = spinning.static_values(SMOOTH.plan(), parameters, inputs)
-        state = jax.jit(spinning.spin_up, static_argnums=(0, 4))(SMOOTH, parameters, static, inputs, kind)
+        state = jax.jit(spinning.spin_up, static_argnums=2)(spinning.bind(SMOOTH, parameters, inputs), inputs, kind)
         return {n: np.asarray(v, float) for n, v in state.items()}
 
 
@@ -290,14 +288,14 @@ def test_accelerated_spinup_gives_the_reference_result_where_the_quick_pools_set
 
 
 def test_accelerated_spinup_agrees_with_differences(forcing):
-    plan, names = SMOOTH.plan(disturbed=False), ("gpp_potential.eps_max", "turnover.wood_scale", "autotrophic_respiration.rmn", "drainage.exponent")
+    names = ("gpp_potential.eps_max", "turnover.wood_scale", "autotrophic_respiration.rmn", "drainage.exponent")
     with jax.enable_x64(True):
         inputs = make_inputs(forcing.isel(site=[0, 3]), np.float64)
         default = {n: jnp.full(2, float(p.default)) for n, p in SMOOTH.parameter_table.items()}
 
         def pools(learned):
             parameters = {**default, **learned}
-            state = spinning.accelerated_spinup(plan, parameters, spinning.static_values(SMOOTH.plan(), parameters, inputs), inputs)
+            state = spinning.accelerated_spinup(spinning.bind(SMOOTH, parameters, inputs).undisturbed, inputs)
             return sum(state[n] for n in ("leaf", "wood", "litter_slow", "soil_slow", "groundwater"))
 
         here = {n: default[n] for n in names}
@@ -331,8 +329,7 @@ def test_eta_scales_the_pools_and_gives_no_flux(forcing):
 
         def state(given):
             parameters = {n: jnp.asarray(v) for n, v in complete_parameters(MODEL, given, forcing.site.values).items()}
-            static = spinning.static_values(MODEL.plan(), parameters, inputs)
-            solved = jax.jit(spinning.spin_up, static_argnums=(0, 4))(MODEL, parameters, static, inputs, "reference")
+            solved = jax.jit(spinning.spin_up, static_argnums=2)(spinning.bind(MODEL, parameters, inputs), inputs, "reference")
             return {name: np.asarray(value) for name, value in solved.items()}
 
         plain, scaled = state({}), state(eta)
@@ -348,22 +345,19 @@ def test_eta_scales_the_pools_and_gives_no_flux(forcing):
 
 def test_equilibrium_stays_and_its_gradient_agrees_with_differences():
     forcing = weather(1, 1)
-    plan = SMOOTH.plan(disturbed=False)
     names = ("gpp_potential.eps_max", "turnover.litter_scale", "turnover.wood_scale", "fapar.k_extinction", "drainage.exponent")
     with jax.enable_x64(True):
         inputs = make_inputs(forcing, np.float64)
         default = {n: jnp.full(1, float(p.default)) for n, p in SMOOTH.parameter_table.items()}
 
         def carbon(learned):
-            static = spinning.static_values(SMOOTH.plan(), {**default, **learned}, inputs)
-            state = spinning.equilibrium(plan, {**default, **learned}, static, inputs, tolerance=1e-12)
+            state = spinning.equilibrium(spinning.bind(SMOOTH, {**default, **learned}, inputs).undisturbed, inputs, tolerance=1e-12)
             return sum(state[n] for n in (*VEGETATION, "litter_fast", "litter_slow")).sum(), state
 
         solve = jax.jit(jax.value_and_grad(carbon, has_aux=True))
         here = {n: default[n] for n in names}
         (total, state), slope = solve(here)
-        static = spinning.static_values(SMOOTH.plan(), default, inputs)
-        later = spinning.years(plan, default, static, state, inputs.first_year)
+        later = spinning.years(spinning.bind(SMOOTH, default, inputs).undisturbed, state, inputs.first_year)
         assert (spinning.relative_change(state, later) < 1e-4).all() and total > 1000
         for name in names:
             step = 1e-6 * (SMOOTH.parameter_table[name].upper - SMOOTH.parameter_table[name].lower)
@@ -372,6 +366,30 @@ def test_equilibrium_stays_and_its_gradient_agrees_with_differences():
 
 
 # structure
+
+
+def test_dynamics_are_a_model_bound_to_its_parameters(forcing):
+    inputs = make_inputs(forcing.isel(site=[0, 3], time=slice(0, 365)))
+    parameters = {n: jnp.full(2, p.default) for n, p in MODEL.parameter_table.items()}
+    dynamics = spinning.bind(MODEL, parameters, inputs)
+    assert "disturbance" not in [a.process for a in dynamics.undisturbed.plan.approaches] and MODEL.plan() == wroasted().plan() != SMOOTH.plan()
+    assert len(jax.tree.leaves(dynamics)) == len(parameters) + len(jax.tree.leaves(dynamics.static))
+
+    @jax.jit
+    def ten_days(dynamics, state):
+        block = {n: x[0, :10] for n, x in inputs.forcing.items()}
+        whole, out = dynamics.block(state, block, outputs=("gpp",))
+        weather = timeloop.weather_values(dynamics, state, block)
+        for day in range(10):
+            new, single = dynamics.day({n: state[n] for n in POOLS} | {n: state[n] for n in MEMORY}, {k: v[day] for k, v in weather.items()}, ("gpp",))
+            state = {n: new[n] for n in STATE}
+        return (whole, out["gpp"][-1]), (state, single["gpp"])
+
+    state = spinning.initial_state(dynamics, inputs)
+    by_block, by_day = ten_days(dynamics, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), by_block, by_day)
+    other = spinning.bind(MODEL, {**parameters, "gpp_potential.eps_max": jnp.full(2, 1.0)}, inputs)
+    assert (ten_days(other, state)[0][1] < by_block[1]).all() and ten_days._cache_size() == 1  # compiled once for all parameters
 
 
 def test_replace_swaps_one_process_and_keeps_its_parameters(forcing):

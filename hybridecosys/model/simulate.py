@@ -17,7 +17,7 @@ from jax import Array
 
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs, records
-from .spinup import SPINUPS, spin_up, static_values
+from .spinup import SPINUPS, bind, spin_up
 from .structure import CARBON_POOLS, MEMORY, OUTPUTS, STATE, VARIABLES, WATER_POOLS, Model, State
 from .timeloop import integrate
 
@@ -30,9 +30,9 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
     """
     if missing := [name for name in model.extra_forcing if name not in inputs.forcing]:
         raise ValueError(f"the forcing lacks {', '.join(missing)}, which {model.name} needs: prepare_forcing(cube, **model.forcing_options())")
-    static = static_values(model.plan(), parameters, inputs)
-    state = spin_up(model, parameters, static, inputs, spinup) if state is None else state
-    return integrate(model.plan(inputs.disturbed), parameters, static, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
+    dynamics = bind(model, parameters, inputs)
+    state = spin_up(dynamics, inputs, spinup) if state is None else state
+    return integrate(dynamics, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
 
 
 _run = jax.jit(run, static_argnames=("model", "spinup", "outputs"))

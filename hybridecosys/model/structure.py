@@ -151,13 +151,24 @@ class Step:
         values.update(zip(self.keys, (results[name] for name in a.returns), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The processes of a model in stages, and the key of the last value of every name."""
+    """The processes of a model in stages, and the key of the last value of every name. It follows from the approaches: plans of the same ones are equal."""
 
     steps: tuple[Step, ...]
     last: Mapping[str, str]
     stage: Mapping[str, str]
+
+    @property
+    def approaches(self) -> tuple[Approach, ...]:
+        """The approaches in the order of the day."""
+        return tuple(s.approach for s in self.steps)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Plan) and self.approaches == other.approaches
+
+    def __hash__(self) -> int:
+        return hash(self.approaches)
 
     def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
         """Run all processes of one stage on `values`, in order, but those whose results are there already."""
