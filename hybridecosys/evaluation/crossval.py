@@ -32,7 +32,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..data.attributes import GREENNESS
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.features import GROUPS, check_groups, site_features
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -525,7 +525,7 @@ def _file(method: str) -> str:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    return read_table(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+    return read_table(file)
 
 
 @dataclass(frozen=True)
@@ -602,6 +602,7 @@ class CrossValidation:
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        cube = None if cube is None else canonical(cube)
         if cube is not None and fingerprint(cube) != settings["cube"]:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model or wroasted())
@@ -652,7 +653,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
-    run_dir = Path(run_dir).absolute()
+    run_dir, cube = Path(run_dir).absolute(), canonical(cube)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     if workers < 1 or (client is not None and workers > 1):
@@ -707,7 +708,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
                 "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
+                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods

@@ -17,6 +17,7 @@ import scores.continuous as sc
 import xarray as xr
 from scores.continuous.correlation import pearsonr
 
+from ..data.cube import canonical_labels
 from ..data.observations import TARGETS, observations
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #ab1b0412
@@ -162,7 +163,7 @@ def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Datas
     if unknown:
         raise ValueError(f"unknown targets {unknown}: choose from {', '.join(TARGETS.index)}")
     driving = ("" if run is None else run.attrs.get("driven_by", "")).split()
-    raw = set(TARGETS["variable"]) - set(TARGETS.index)
+    raw, cube = set(TARGETS["variable"]) - set(TARGETS.index), canonical_labels(cube)
     if raw & set(cube.data_vars):
         return observations(cube, targets, driving)
     missing = [t for t in targets or () if t not in cube]
@@ -285,6 +286,7 @@ def evaluate(
     scales = check_scales(scales)
     if isinstance(targets, str):
         targets = [targets]
+    run = canonical_labels(run)
     obs = _observations(cube, targets, run)
     sites = _select_sites(run, obs, sites)
     obs = obs.sel(site=sites)
@@ -442,6 +444,7 @@ def site_table(cube: xr.Dataset, split: Mapping[str, str] | None = None) -> pd.D
     climate: the main group of the Köppen class, of `CLIMATES`, else "unknown".
 
     Written to `sites.csv` of a run directory, it lets a report group scores and draw a map without the cube."""
+    cube = canonical_labels(cube)
     names = [v for v in ("latitude", "longitude", "igbp", "koppen") if v in cube.variables]
     table = pd.DataFrame({"site": cube.site.values.astype(str), **{v: cube[v].values for v in names}})
     if "koppen" in table:
@@ -518,7 +521,7 @@ def seasons(
     runs: method -> output of `simulate`, or one such output. sites: by default six spread over the run's sites.
     Returns columns site, target, series ("observed" or a method), day (of the year, middle of the step), mean, q25, q75
     (over the days of the step in all years; a step with fewer than 3 observed days is NaN), unit."""
-    runs = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs)
+    runs = {k: canonical_labels(r) for k, r in ({"simulated": runs} if isinstance(runs, xr.Dataset) else runs).items()}
     targets = [targets] if isinstance(targets, str) else targets
     first = next(iter(runs.values()))
     obs = _observations(cube, targets, first)

@@ -26,7 +26,7 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
@@ -95,6 +95,7 @@ def hide_later(cube: xr.Dataset, held_out: pd.Series, keep: Sequence[str] = ()) 
 
 def early_forcing(cube: xr.Dataset, train_fraction: float, options: Mapping) -> tuple[xr.Dataset, pd.Series]:
     """The forcing of the whole records, prepared with `options` and without a look at later observations, and the first days held out."""
+    cube = canonical(cube)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again below
         forcing = prepare_forcing(cube, **options)
@@ -462,13 +463,13 @@ class Calibration:
         if (mine := _structure(model)) != settings["structure"]:
             differ = sorted(k for k in {*mine, *settings["structure"]} if mine.get(k) != settings["structure"].get(k))
             raise ValueError(f"{path} holds a calibration of another model: {', '.join(differ)} differ; pass the model it was made with")
-        periods = pd.read_csv(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"], dtype={"site": str})
-        tables = (read_table(path / f"{name}.csv", dtype={"site": str}) for name in ("history", "parts"))
+        periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
+        tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
 
 def _structure(model: Model) -> dict:
-    return HybridModel(model, [])._identity()["structure"]
+    return model.for_training().fingerprint()
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10022
 def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) -> pd.DataFrame:
@@ -507,7 +508,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options = CalibrationOptions(**options)
+    options, cube = CalibrationOptions(**options), canonical(cube)
     if resume and run_dir is None:
         raise ValueError("resume needs the run directory to resume from")
     shell = HybridModel(model, [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity

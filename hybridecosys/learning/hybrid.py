@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -71,6 +71,7 @@ class HybridModel:
         run_dir = None if run_dir is None else Path(run_dir)
         if run_dir is not None and not resume and (run_dir / "config.json").exists():
             raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
+        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         self._check_overlap(train_cube, valid_cube)
         forcing = prepare_forcing(train_cube, **self.forcing_options)
         observed = observations(train_cube, targets, self.model.driving_variables)
@@ -98,6 +99,7 @@ class HybridModel:
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
         """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site)."""
         self._require_trained()
+        cube = canonical(cube)
         features = self._encode(cube, None)
         self.network.eval()
         values = self.network(features.values.astype(np.float32))
@@ -112,6 +114,7 @@ class HybridModel:
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the process model at the sites of a cube with the predicted parameters (see `hybridecosys.simulate`)."""
         self._require_trained()
+        cube = canonical(cube)
         forcing = prepare_forcing(cube, **self.forcing_options)
         return simulate(self.model, forcing, self.predict_parameters(cube), spinup=self.spinup, outputs=outputs, dtype=dtype)
 
@@ -172,8 +175,7 @@ class HybridModel:
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
     def _identity(self) -> dict:
-        structure = {a.process: [a.name, {n: [p.default, p.lower, p.upper] for n, p in a.parameters.items() if np.isfinite(p.upper)}] for a in self.model.approaches}
-        return {"structure": json.loads(json.dumps(structure)), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
+        return {"structure": self.model.fingerprint(), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
                 "start": self.start, "network": asdict(self.network_options)}
 
     def _start_run(self, run_dir: Path, resume: bool, options: TrainingOptions, epochs: int, targets, train_cube, valid_cube) -> None:

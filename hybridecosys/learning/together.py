@@ -12,6 +12,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from ..data.cube import canonical
 from ..data.forcing import prepare_forcing
 from ..data.observations import observations
 from .hybrid import HybridModel, open_run
@@ -29,6 +30,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     """
     options = TrainingOptions(**{"max_years": 5, **options})
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
+    cube = canonical(cube)
     check_members(hybrids, cube, train_sites, valid_sites)
     first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.driving_variables)
     if run_dir is not None:
