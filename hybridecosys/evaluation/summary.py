@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..data.files import replaced
 from .metrics import METRICS, site_table
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1
@@ -205,7 +206,8 @@ class Page:
     def figure(self, name: str, figure: Figure, caption: str) -> None:
         "Save a figure as report/NAME and add it."
         (self.folder / "report").mkdir(exist_ok=True)
-        figure.savefig(self.folder / "report" / name, dpi=150)
+        with replaced(self.folder / "report" / name) as new:
+            figure.savefig(new, dpi=150)
         self.add("figure", f"report/{name}", caption)
 
 
