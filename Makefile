@@ -53,16 +53,11 @@ export: .venv/dev.stamp
 readme: .venv/dev.stamp
 	$(BIN)/python .ci/readme.py
 
+# the pages of the reference are run, so that they show the code of today; all other notebooks keep the outputs they were committed with
 docs: .venv/dev.stamp
-	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs; else $(MAKE) --no-print-directory smalldocs; fi
-
-# without Quarto: the same notebooks and _quarto.yml, rendered and checked in pure Python
-.PHONY: smalldocs
-smalldocs:
-	$(BIN)/python -c "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0)"
-	@! $(BIN)/smalldocs check _proc | grep -Ev 'output-file is not read|html-math-method is ignored|thing\(s\) to look at'
-	$(BIN)/smalldocs render _proc
-	rm -rf _docs && mv _proc/_docs _docs
+	$(BIN)/python .ci/site.py prepare
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs --n_workers 0; else $(BIN)/python .ci/site.py render; fi
+	$(BIN)/python .ci/site.py finish
 
 clean:
 	rm -rf _docs _proc .unit.log build dist .jax_cache .pytest_cache .ruff_cache

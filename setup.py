@@ -23,7 +23,7 @@ setup(
     package_data={"hybridecosys": ["**/*.csv"]},
     include_package_data=True,
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={"dev": settings["dev_requirements"].split(), "notebooks": settings["notebooks_requirements"].split()},
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"],

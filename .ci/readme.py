@@ -15,7 +15,7 @@ def readme(notebook: Path) -> str:
         if re.search(r"^#\| ?hide\b", source, re.M):
             continue
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\((\d\d_\w+/)", r"](nbs/\1", source))
+            parts.append(re.sub(r"\]\((\d\d_\w+/|images/)", r"](nbs/\1", source))
             continue
         parts.append("```python\n" + re.sub(r"^#\|.*\n", "", source, flags=re.M) + "\n```")
         for output in cell["outputs"]:

@@ -3,7 +3,7 @@
 Importing this package is light: what a name needs (JAX among it) is imported when the name is first used.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import os
 from importlib import import_module

@@ -152,7 +152,7 @@ def test_site_with_a_gradient_that_is_not_finite(cube, monkeypatch):
     monkeypatch.setattr(training, "_site_gradients", broken)
     with pytest.raises(NonFiniteGradient, match="SY-00"):
         fit(hybrid(), cube, 1, nonfinite="stop")
-    with pytest.warns(UserWarning, match="dropped SY-00"):
+    with pytest.warns(UserWarning, match="not finite: SY-00"):
         h = fit(hybrid(), cube, 1, nonfinite="drop")
     dropped = h.losses[h.losses.target == "dropped_sites"].loss
     assert dropped.iloc[0] == 2 and all(np.isfinite(w).all() for w in weights(h))

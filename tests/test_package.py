@@ -85,12 +85,27 @@ def test_every_module_has_a_notebook():
     assert {m for m in modules if not m.split(".")[-1].startswith("_")} == exported
 
 
-def test_sidebar_lists_every_notebook():
+SIDEBAR = ["Start here", "Your data", "Tutorials", "Which method when", "Your own process", "Processes", "Model", "Learning", "Evaluation", "Reference", "Questions",
+           "How this is built", "Changes"]
+
+
+def test_sidebar_lists_every_page_in_the_order_of_a_reader():
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+    parts = {part["section"]: part["contents"] for part in site if isinstance(part, dict)}
     entries = [e for part in site for e in ([part] if isinstance(part, str) else part["contents"])]
-    assert entries == [p.relative_to(ROOT / "nbs").as_posix() for p in sorted(NOTEBOOKS, key=lambda p: (p.name != "index.ipynb", p))], (
-        "the sidebar of _quarto.yml must list all notebooks, in order"
-    )
+    pages = [p.relative_to(ROOT / "nbs").as_posix() for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
+    assert sorted(entries) == sorted(pages), "the sidebar of _quarto.yml must list all pages, each once"
+    for name, contents in parts.items():
+        assert contents == sorted(contents, key=lambda e: (not e.startswith("00_"), e)), f"{name}: pages out of order"
+    titles = [part["section"] if isinstance(part, dict) else title(ROOT / "nbs" / part) for part in site]
+    assert titles[0] == "hybridecosys" and titles[1:] == SIDEBAR
+
+
+def title(page: Path) -> str:
+    """The first heading of a page."""
+    text = page.read_text()
+    source = "".join(json.loads(text)["cells"][0]["source"]) if page.suffix == ".ipynb" else text
+    return re.search(r"^# (.+)$", source, re.M)[1].strip()
 
 
 def test_site_configuration_is_linked_into_the_notebooks():
@@ -167,4 +182,4 @@ def test_readme_is_the_index():
     readme = runpy.run_path(str(ROOT / ".ci/readme.py"))["readme"]
     assert (ROOT / "README.md").read_text() == readme(ROOT / "nbs/index.ipynb"), "README.md is stale: make readme"
     for link in re.findall(r"\]\((nbs/[^)]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / link).exists(), link
+        assert (ROOT / link.partition("#")[0]).exists(), link

@@ -473,6 +473,7 @@ def parameter_scatter(
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #3786433f
 _COUNTS = ("dropped_sites", "exploded_sites")
+_SPLITS = ("train", "valid", "validation")  # others say which sites were left out
 
 
 @_styled
@@ -488,7 +489,7 @@ def training_curves(losses: pd.DataFrame) -> Figure:
             "losses need the columns epoch, split, target and loss, and rows; missing: "
             + (", ".join(sorted(lacking)) or "rows")
         )
-    losses = losses[~losses.target.isin(_COUNTS)]
+    losses = losses[~losses.target.isin(_COUNTS) & losses.split.isin(_SPLITS)]
     order = ["total", *TARGETS.index]
     targets = sorted(losses.target.unique(), key=lambda t: order.index(t) if t in order else len(order))
     splits, repeats = list(dict.fromkeys(losses.split)), [c for c in ("fold", "member") if c in losses]

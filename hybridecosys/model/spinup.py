@@ -150,8 +150,8 @@ def _extrapolate(before: State, middle: State, now: State, n: Array, w_sat: tupl
         first, second = middle[name] - before[name], x - middle[name]
         far = jnp.abs(second) * n / (1e-4 * (jnp.abs(x) + 0.1))
         moving = (first * second > 0) & (far > 1)
-        r = jnp.where(moving, second / jnp.where(moving, first, 1), 0)
-        r = jnp.where(r < 1, r, SUDDEN / jnp.maximum(r, SUDDEN))
+        slows, sudden = moving & (jnp.abs(second) < jnp.abs(first)), moving & (jnp.abs(second) > SUDDEN * jnp.abs(first))
+        r = jnp.where(slows, second / jnp.where(slows, first, 1), jnp.where(sudden, SUDDEN * first / jnp.where(sudden, second, 1), moving * 1.0))
         y = x + jnp.where(far < 2, far - 1, 1) * second * r * _geometric(r, n)
         if name in VEGETATION:
             y = jnp.where(y > LEAP * x, LEAP * x, jnp.where(y < x / LEAP, x / LEAP, y))
@@ -184,6 +184,11 @@ def _apply(columns, pools: State) -> State:
     return {i: sum(below[i] * pools[j] for j, below in columns.items() if i in below) for i in SLOW}
 
 
+def _planck(x: Array) -> Array:
+    """1 / (exp(x) - 1) for x > 0, written so that neither it nor its derivative overflows."""
+    return jnp.exp(-x) / -jnp.expm1(-x)
+
+
 def _weight(before: State, middle: State, now: State, n: Array) -> Array:
     """Weight of the last year before a jump of `n` years, to that of the first after: how far leaves and roots are, in the mean of these n + 1 years, from where they end (1), (site,).
 
@@ -197,7 +202,7 @@ def _weight(before: State, middle: State, now: State, n: Array) -> Array:
     linear = (total - 1) / (2 * total)
     quick = rate * total > 0.1
     safe = jnp.where(quick, rate, 1)
-    slowing = jnp.where(quick, 1 / (total * jnp.expm1(safe)) - 1 / jnp.expm1(safe * total), linear - rate * (total - 1 / total) / 12)
+    slowing = jnp.where(quick, _planck(safe) / total - _planck(safe * total), linear - rate * (total - 1 / total) / 12)
     return linear + jnp.where(slows, jnp.where(far < 2, far - 1, 1) * (slowing - linear), 0)
 
 

@@ -111,7 +111,7 @@ def synthetic_cube(n_sites: int = 32, years: int = 5, seed: int = 0, noise: floa
         raise ValueError(f"a cube needs at least one site and one year, not {n_sites} and {years}")
     if not (0 <= noise <= 1 and 0 <= gaps < 0.5):
         raise ValueError(f"noise must lie in 0..1 and gaps in 0..0.5, not {noise} and {gaps}")
-    model = model or wroasted(rooting="smooth")
+    model = model or wroasted().for_training()
     cube = synthetic_weather(n_sites, years, seed)
     cube = cube.merge(cover_fractions(cube, greenness=False))
     truth = true_parameters(model, cube, seed)

@@ -43,7 +43,7 @@ def running_extremes(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array):
 def diffuse_light(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array, mu: Array):
     """Cloud stressor of GPP (1): 1 - mu (1 - cn), cn the cloudiness index scaled between its extremes; 0 in the polar night.
 
-    Wang et al. (2015), doi:10.1002/2014JG002830.
+    Wang et al. (2015), doi:10.1016/j.ecocom.2015.04.004.
     """
     scaled = unit(ratio(cloudiness(rg, rg_pot) - ci_min, ci_max - ci_min))
     return jnp.where(rg_pot > 0, 1 - mu * (1 - scaled), 0.0)

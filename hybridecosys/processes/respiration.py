@@ -31,7 +31,7 @@ def thornley_cannell(gpp: Array, root: Array, wood: Array, leaf: Array, reserve:
     """NPP of root, wood, leaf and reserve, their sum, and autotrophic respiration (gC m-2 d-1).
 
     maintenance = min(rmn f / (C:N), 1) C; growth = pos((1 - yield) (GPP a - maintenance)); npp = GPP a - maintenance - growth.
-    Thornley and Cannell (2000), doi:10.1006/anbo.1999.1052, model A. `to_*` are the shares of GPP (1); the reserve gets none.
+    Thornley and Cannell (2000), doi:10.1006/anbo.1999.0997, model A. `to_*` are the shares of GPP (1); the reserve gets none.
     """
     rate = rmn * maintenance_f_temperature
     npp, respiration = [], []

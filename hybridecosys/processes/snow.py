@@ -34,9 +34,10 @@ def degree_day_radiation(snow: Array, snowfall: Array, rain: Array, snow_fractio
     """Snow after melt (mm), melt (mm d-1) and the water that reaches the soil, rain + melt (mm d-1).
 
     melt = min(snow, (t_air t_factor + pos(rn rn_factor)) snow_fraction) where t_air > 0 degC; rn in MJ m-2 d-1.
-    Restricted degree-day method with radiation (Kustas et al. 1994, doi:10.1029/94WR00436).
+    Restricted degree-day method with radiation (Kustas et al. 1994, doi:10.1029/94WR00152).
     """
     snow = snow + snowfall
     potential = (t_air * t_factor + pos(rn * rn_factor)) * snow_fraction
-    melt = jnp.where(t_air > 0, lesser(snow, potential), 0.0)
+    trace = snow < 1e-30  # its cover is no number in float32: it would never melt, and its derivative would grow from day to day
+    melt = jnp.where(t_air > 0, jnp.where(trace, snow, lesser(snow, potential)), 0.0)
     return snow - melt, melt, rain + melt

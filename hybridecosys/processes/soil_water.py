@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['bergstroem', 'linear_reservoir', 'fill_from_top', 'power_drainage', 'geometric_mean', 'capillary_rise',
-           'power_recharge', 'unsaturated_flux']
+           'emptying_recharge', 'power_recharge', 'relaxing_flux', 'unsaturated_flux']
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #21985fc1
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def bergstroem(water_input: Array, soil_start: tuple, w_sat: tuple, beta: Array)
 def linear_reservoir(groundwater: Array, k: Array):
     """The day's balance of groundwater so far, and base flow = k groundwater (mm d-1); groundwater in mm.
 
-    Zhang et al. (2008), doi:10.1016/j.jhydrol.2008.07.013.
+    Zhang et al. (2008), doi:10.1016/j.jhydrol.2008.07.021.
     """
     flow = k * groundwater
     return -flow, flow
@@ -83,16 +83,45 @@ def capillary_rise(soil: tuple, w_sat: tuple, k_capillary: tuple, max_fraction: 
     return tuple(soil)
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #15c8a8e3
-@approach("recharge", returns=("soil", "to_groundwater", "recharge"),
-          exponent=Parameter(1.5, 1, 3, "1", "times the retention exponent", learned=True))
+_RECHARGE = dict(exponent=Parameter(1.5, 1, 3, "1", "times the retention exponent", learned=True))
+
+
+@approach("recharge", returns=("soil", "to_groundwater", "recharge"), **_RECHARGE)
+def emptying_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_beta: tuple, exponent: Array):
+    """Soil water (mm), the balance of groundwater so far and recharge (mm d-1) = S (1 - (1 + n x^n)^(-1/n)), n = exponent beta, x = unit(S / w_sat).
+
+    What `power_recharge` drains, S x^n, solved over the day: the water left falls towards 0 as it drains, and rises with that of the morning.
+    """
+    n = exponent * soil_beta[3]
+    flux = soil[3] * -jnp.expm1(-jnp.log1p(n * power(unit(soil[3] / w_sat[3]), n)) / n)
+    return (*soil[:3], soil[3] - flux), to_groundwater + flux, flux
+
+
+@approach("recharge", returns=("soil", "to_groundwater", "recharge"), smooth=emptying_recharge, **_RECHARGE)
 def power_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_beta: tuple, exponent: Array):
     """Soil water (mm), the balance of groundwater so far and recharge (mm d-1) = unit(unit(soil_4/w_sat_4)^(exponent beta)) soil_4."""
     flux = unit(power(unit(soil[3] / w_sat[3]), exponent * soil_beta[3])) * soil[3]
     return (*soil[:3], soil[3] - flux), to_groundwater + flux, flux
 
+# %% ../../nbs/02_processes/05_soil_water.ipynb #57ab1e00
+_RETURN = dict(max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day"))
 
-@approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"),
-          max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day"))
+
+@approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"), **_RETURN)
+def relaxing_flux(soil: tuple, groundwater: Array, to_groundwater: Array, recharge: Array, w_sat: tuple, soil_beta: tuple, k_sat: tuple,
+                  max_fraction: Array):
+    """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to layer 4, which never fills beyond saturation.
+
+    What `unsaturated_flux` moves, K x^(1.5 + beta) (1 - x), solved over the day at the conductivity of the moment:
+    min((w_sat - S) (1 - exp(-K x^(1.5 + beta) / w_sat)), max_fraction groundwater now, S), not below 0.
+    """
+    pace = k_sat[3] / w_sat[3] * power(unit(soil[3] / w_sat[3]), 1.5 + soil_beta[3])
+    flux = lesser(lesser(pos(w_sat[3] - soil[3]) * -jnp.expm1(-pace), max_fraction * (groundwater + to_groundwater)), soil[3])
+    flux = pos(flux)
+    return (*soil[:3], soil[3] + flux), groundwater + (to_groundwater - flux), recharge - flux
+
+
+@approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"), smooth=relaxing_flux, **_RETURN)
 def unsaturated_flux(soil: tuple, groundwater: Array, to_groundwater: Array, recharge: Array, w_sat: tuple, soil_beta: tuple, k_sat: tuple,
                      max_fraction: Array):
     """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to layer 4.

@@ -1,0 +1,109 @@
+"""Gradients of the training cost: finite at every site, whatever the parameters and the spin-up, and those of the function that is computed."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import hybridecosys as he
+from hybridecosys.data.observations import observations
+from hybridecosys.learning.cost import total_cost
+from hybridecosys.learning.training import best_years, make_pool, simulate_costs, site_gradients
+from hybridecosys.model.inputs import records, take_sites
+from hybridecosys.model.spinup import SPINUPS
+
+MODEL = he.wroasted().for_training()
+REAL = Path(__file__).resolve().parents[2] / "shared" / "fluxnet" / "fluxnet2015_daily.nc"
+SANDY = ["US-UMB", "FR-LBr", "BE-Bra", "AU-Stp", "DE-Akm", "AU-Cpr", "AU-Gin", "DK-Fou", "IT-BCi"]  # where gradients were not finite once
+SETS = {"none": 31, "accelerated": 31, "reference": 4, "equilibrium": 4}  # the long spin-ups were passed once with all 31
+LANES = 40  # both cubes in one compiled shape
+
+
+def two_years(cube: xr.Dataset, sites: list[str] | None = None) -> tuple[xr.Dataset, xr.Dataset]:
+    """Forcing and observations of two years of each site, on one time axis."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cube = cube if sites is None else cube.sel(site=sites)
+        forcing, seen = he.prepare_forcing(cube, on_gap="longest"), observations(cube)
+    seen = seen.drop_vars("agb", errors="ignore")
+    forcing = forcing.sel(site=forcing.site[records(forcing)[1] >= 730])
+    forcing = best_years(forcing, seen.sel(site=forcing.site), 2)
+    start = records(forcing)[0]
+    days = [slice(int(s), int(s) + 730) for s in start]
+    time = forcing.time[:730]
+    def joined(data):
+        return xr.concat([data.isel(site=[i], time=d).assign_coords(time=time) for i, d in enumerate(days)], "site")
+
+    return joined(forcing), joined(seen.sel(site=forcing.site).reindex(time=forcing.time))
+
+
+def drawn(sites: int, rng: np.random.Generator, sets: int = 1) -> dict[str, np.ndarray]:
+    """Learned parameters of `sets` sets at all sites, the first of them the defaults, name -> (set * site,)."""
+    table = {n: MODEL.parameter_table[n] for n in MODEL.learned}
+    return {n: np.concatenate([np.full(sites, p.default), rng.uniform(p.lower, p.upper, (sets - 1) * sites)]) for n, p in table.items()}
+
+
+@pytest.fixture(scope="module")
+def pools():
+    made = {"made up": make_pool(*two_years(he.synthetic_cube(n_sites=32, years=2, seed=0)), packed=False)}
+    if REAL.exists():
+        cube = he.open_cube(REAL)
+        names = [str(s) for s in cube.site.values]
+        others = [s for s in names[::3] if s not in SANDY]
+        forcing, seen = two_years(cube, [*SANDY, *others])
+        kept = forcing.site.values[:LANES]
+        made["real"] = make_pool(forcing.sel(site=kept), seen.sel(site=kept), packed=False)
+    return made
+
+
+@pytest.mark.parametrize("spinup", SPINUPS)
+def test_finite_everywhere(pools, spinup):
+    """32 made-up and 40 real sites, defaults and 30 random sets each, in float32; a pool that oscillates would show as a gradient of many orders of magnitude."""
+    gradient = jax.jit(lambda learned, inputs, seen: site_gradients(MODEL, learned, inputs, seen, spinup, {}))
+    for where, pool in pools.items():
+        n, sets = len(pool.sites), SETS[spinup]
+        rows = np.tile(np.resize(np.arange(n), LANES), sets)
+        learned = {k: v.astype(np.float32) for k, v in drawn(LANES, np.random.default_rng(0), sets).items()}
+        costs, slopes = gradient(learned, take_sites(pool.inputs, rows), take_sites(pool.observed, rows))
+        size = np.stack([np.abs(slopes[k]) * (MODEL.parameter_table[k].upper - MODEL.parameter_table[k].lower) for k in learned])
+        broken = ~np.isfinite(size).all(0) | ~np.isfinite(total_cost(costs))
+        assert not broken.any(), f"{where}, {spinup}: {[(pool.sites[rows[i]], i // LANES) for i in np.flatnonzero(broken)]}"
+        assert (size.max(0) > 0).all() and (size > 0).any(1).sum() >= len(learned) - 2 * (spinup == "none")
+        assert np.mean(size.max(0) > 1e4) < 0.01 if spinup == "reference" else np.mean(size.max(0) > 1e4) < 0.002, (where, np.sort(size.max(0))[-5:])
+
+
+def test_no_day_grows_without_bound(pools):
+    """Without any spin-up, two years of sandy soil once grew by ninety orders of magnitude on the way back."""
+    published, twin = he.wroasted("smooth"), MODEL
+    for pool in pools.values():
+        learned = {k: v[: len(pool.sites)].astype(np.float32) for k, v in drawn(len(pool.sites), np.random.default_rng(0)).items()}
+        largest = {}
+        for name, model in (("published", published), ("twin", twin)):
+            slopes = jax.jit(lambda learned, inputs, seen, model=model: site_gradients(model, learned, inputs, seen, "none", {})[1])(learned, pool.inputs, pool.observed)
+            largest[name] = max(float(np.abs(slopes[k]).max() * (MODEL.parameter_table[k].upper - MODEL.parameter_table[k].lower)) for k in learned)
+        assert largest["twin"] < 1e3
+
+
+def test_equal_to_central_differences(pools):
+    """In float64, along a random direction in the space of all parameters, at all made-up sites; a quotient counts where two steps agree (the model has kinks)."""
+    table = {n: MODEL.parameter_table[n] for n in MODEL.learned}
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float64) if np.asarray(x).dtype == np.float32 else x, tree)
+        inputs, seen = wide(pools["made up"].inputs), wide(pools["made up"].observed)
+        n, rng = len(pools["made up"].sites), np.random.default_rng(1)
+        at = {k: np.clip(p.default + 0.1 * (p.upper - p.lower) * rng.normal(size=n), p.lower, p.upper) for k, p in table.items()}
+        way = {k: (p.upper - p.lower) * rng.normal(size=n) for k, p in table.items()}
+        cost = jax.jit(lambda h: total_cost(simulate_costs(MODEL, {k: at[k] + h * way[k] for k in at}, inputs, seen, "accelerated")))
+        exact = jax.jit(lambda: site_gradients(MODEL, {k: jnp.asarray(v) for k, v in at.items()}, inputs, seen, "accelerated", {}, bounded=False)[1])()
+        exact = sum(np.asarray(exact[k]) * way[k] for k in way)
+        quotient = np.array([np.asarray((cost(h) - cost(-h)) / (2 * h)) for h in (1e-6, 1e-7, 1e-8)])
+    scale = np.maximum(np.abs(quotient).max(0), 1e-3)
+    apart = np.abs(np.diff(quotient, axis=0)) / scale
+    steady = apart.min(0) < 1e-4
+    best = np.where(apart[0] < apart[1], quotient[0], quotient[1])
+    assert steady.mean() > 0.6, apart
+    assert (np.abs(exact - best) / scale)[steady].max() < 1e-3, (exact, quotient)
