@@ -463,8 +463,11 @@ def open_cube(path: str | os.PathLike, *, out_of_range: str = "error") -> xr.Dat
     """Open and validate a cube of sites: NetCDF or Zarr, local path or URL.
 
     Returns a Dataset with dims (site, time), FLUXNET names and the units of `VARIABLES` (see `validate_cube`, also for `out_of_range`).
+    The cube of SINDBAD and a site of PLUMBER2 are recognised and read as what they are (see `SOURCES`).
     Raises FileNotFoundError for a missing file, ValueError for an unreadable or truncated file and for invalid content.
     """
+    from hybridecosys.data.sources import other_layout
+
     text = os.fspath(path)
     if not _is_url(text) and not Path(text).exists():
         raise FileNotFoundError(f"no cube at {text}")
@@ -475,9 +478,12 @@ def open_cube(path: str | os.PathLike, *, out_of_range: str = "error") -> xr.Dat
         raise
     except Exception as error:
         kind = "Zarr store" if text.rstrip("/").endswith(".zarr") else "NetCDF file"
+        if Path(text).suffix.lower() in (".csv", ".zip", ".gz"):
+            raise ValueError(f"{text}: a table or zip, no cube; read_fluxnet reads such a file") from error
         raise ValueError(f"{text}: not a readable {kind}, or truncated ({type(error).__name__}: {error})") from error
     try:
-        return validate_cube(ds, out_of_range=out_of_range)
+        known = other_layout(ds, text, out_of_range)
+        return validate_cube(ds if known is None else known, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from error
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEW', 'LOCK', 'replaced', 'write_bytes', 'write_text', 'write_json', 'write_table', 'write_arrays', 'write_dataset',
-           'locked', 'used']
+           'locked', 'holder', 'used']
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea003
 import contextlib
@@ -136,6 +136,20 @@ def locked(folder: str | Path) -> Iterator[None]:
     finally:
         if _HELD.get(key) == me:
             del _HELD[key]
+        os.close(descriptor)
+
+
+def holder(folder: str | Path) -> str | None:
+    """The process that is at work on a run directory, in words; None where there is none."""
+    if os.path.realpath(folder) in _HELD:
+        return "this process"
+    try:
+        descriptor = os.open(Path(folder) / LOCK, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return None if _seize(descriptor) else _text(descriptor)
+    finally:
         os.close(descriptor)
 
 

@@ -6,16 +6,18 @@
 __all__ = ['log', 'METHODS', 'KNOWN', 'FEATURES', 'TRAIN', 'check_methods', 'features_of', 'fingerprint', 'days_of', 'hide_days',
            'Unit', 'Study', 'train_networks', 'train_sequences', 'calibrate_sites', 'fold_folder',
            'predicted_parameters', 'member_parameters', 'simulate_held_out', 'score_method', 'intervals',
-           'learned_outputs', 'run_unit', 'worker_environment', 'environment', 'crew', 'write_tables',
+           'learned_outputs', 'run_unit', 'worker_environment', 'environment', 'check_main', 'crew', 'write_tables',
            'CrossValidation', 'do_study', 'cross_validate', 'plan_study', 'crossval_report']
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10003
+import ast
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -34,6 +36,7 @@ from tqdm import tqdm
 from ..data.attributes import GREENNESS
 from ..data.cube import canonical, read_table
 from ..data.features import GROUPS, check_groups, site_features
+from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .experiment import load_cube, logged, start_run, true_parameters, unused
@@ -44,7 +47,7 @@ from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions, calibrate
-from ..learning.hybrid import HybridModel, open_run, as_html
+from ..learning.hybrid import HybridModel, as_html, open_run, run_directory
 from ..learning.network import NetworkOptions
 from ..learning.sequence import SequenceModel, SequenceOptions
 from ..learning.together import fit_together
@@ -256,9 +259,9 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
         if unit.method == "hybrid" and len(mine) > 1:
             distances.append(feature_distance(hybrid, cube.sel(site=mine), at).assign(fold=fold))
     if distances:
-        pd.concat(distances, ignore_index=True).to_csv(folder / "distance.csv", index=False)
+        write_table(folder / "distance.csv", pd.concat(distances, ignore_index=True))
     if spread:
-        xr.concat(spread, "site").to_netcdf(folder / "members.nc")
+        write_dataset(folder / "members.nc", xr.concat(spread, "site"))
     losses = pd.concat([h.losses.assign(fold=f) for f, h in zip(unit.folds * members, hybrids)], ignore_index=True)
     if members > 1:
         losses = losses.groupby([c for c in losses if c != "loss"], sort=False, as_index=False).loss.mean()
@@ -352,12 +355,12 @@ def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None
             known = [s for s in seen.site.values.astype(str) if s in set(scores.site)]
             shown = [known[j] for j in np.unique(np.linspace(0, len(known) - 1, 6).round().astype(int))]
             daily = [t for t in targets if "time" in seen[t].dims]
-            seasons({unit.method: run}, seen, daily, shown).to_csv(folder / "seasons.csv", index=False)
+            write_table(folder / "seasons.csv", seasons({unit.method: run}, seen, daily, shown))
     for name, parts in zip(("coverage", "flux_spread"), zip(*uncertain)):
-        pd.concat(parts, ignore_index=True).to_csv(folder / f"{name}.csv", index=False)
+        write_table(folder / f"{name}.csv", pd.concat(parts, ignore_index=True))
     table = pd.concat(tables, ignore_index=True)
     first = ["method", "fold", "split", "site", "target", "scale"]
-    table[[*first, *(c for c in table if c not in first)]].to_csv(folder / "scores.csv", index=False)
+    write_table(folder / "scores.csv", table[[*first, *(c for c in table if c not in first)]])
 
 
 def intervals(study: Study, run: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -383,23 +386,21 @@ def run_unit(study: Study, unit: Unit, progress: bool = False) -> float:
     if study.done(unit):
         return 0.0
     folder, began = study.folder(unit), time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
-    with logged(folder):
+    with locked(folder), logged(folder):
         log.info("%s: begun", unit.name)
         if unit.folds:
             shutil.rmtree(folder / "models", ignore_errors=True)
             parameters, losses = TRAIN.get(unit.method, train_networks)(study, unit, folder, progress)
             if parameters is not None:
-                parameters.to_netcdf(folder / "parameters.nc")
+                write_dataset(folder / "parameters.nc", parameters)
             if losses is not None:
                 losses.insert(0, "method", unit.method)
-                losses.to_csv(folder / "losses.csv", index=False)
+                write_table(folder / "losses.csv", losses)
         else:
             score_method(study, unit, folder, progress)
         took = time.perf_counter() - began
         log.info("%s: done in %.0f s", unit.name, took)
-    (folder / "done.new").write_text(json.dumps({"unit": asdict(unit), "seconds": round(took, 1)}) + "\n", encoding="utf-8")
-    (folder / "done.new").replace(folder / "done.json")
+        write_json(folder / "done.json", {"unit": asdict(unit), "seconds": round(took, 1)})
     for rest in folder.glob("training/**/checkpoints"):
         shutil.rmtree(rest)
     return took
@@ -436,6 +437,23 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def check_main() -> None:
+    """Raise `RuntimeError` where new processes would run the user's script again from its first line, and so come to this call themselves.
+
+    A process that is begun anew imports the script; what is not under `if __name__ == "__main__":` is run."""
+    main = sys.modules["__main__"]
+    file, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
+    frame = sys._getframe()
+    while frame is not None and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if file is None or frame is None or name.endswith("__main__") or not Path(file).is_file() or os.path.realpath(frame.f_code.co_filename) != os.path.realpath(file):
+        return
+    here = [node for node in ast.parse(Path(file).read_bytes()).body if node.lineno <= frame.f_lineno <= node.end_lineno]
+    guarded = [isinstance(node, ast.If) and {"__name__", "parent_process", "current_process"} & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.test)} for node in here]
+    if here and not any(guarded):
+        raise RuntimeError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
 
 
 @contextmanager
@@ -493,31 +511,32 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     drawn = [m for m in order if m in KNOWN] or order[:5]
     cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in drawn], ignore_index=True)
     cycles = cycles.drop_duplicates(["site", "target", "series", "day"])
-    kept = {"scores": scores, "sites": sites, "seasons": cycles, "summary": summarise(scores),
+    kept = {"sites": sites, "seasons": cycles, "summary": summarise(scores),
             **{f"summary_{by}": summarise(scores, by, sites.fillna({by: "unknown"})) for by in ("igbp", "climate") if by in sites}}
     if losses:
         kept["losses"] = pd.concat(losses, ignore_index=True)
     for method in order:
         if (values := predicted_parameters(study, method)) is not None:
             values = values.isel(site=np.isin(values.fold, study.rounds()[0])) if method == "site" else values  # the same in all folds
-            values.assign_coords(split=("site", ["test"] * values.sizes["site"])).to_netcdf(path / f"parameters_{_file(method)}.nc")
+            write_dataset(path / f"parameters_{_file(method)}.nc", values.assign_coords(split=("site", ["test"] * values.sizes["site"])))
     distances = [_read_csv(f) for u in (study.groups("hybrid") if "hybrid" in order else ()) if (f := study.folder(u) / "distance.csv").is_file()]
     if distances and not study.dated:
         kept["distance"] = pd.concat(distances, ignore_index=True)
     if "ensemble" in order:
         values = member_parameters(study)
         values = values.isel(site=np.isin(values.fold, study.rounds()[0]))
-        values.to_netcdf(path / "members.nc")
-        parameter_spread(values).to_csv(path / "spread.csv")
+        write_dataset(path / "members.nc", values)
+        write_table(path / "spread.csv", parameter_spread(values), index=True)
         kept |= {name: _read_csv(f) for name in ("coverage", "flux_spread") if (f := study.folder(Unit("ensemble")) / f"{name}.csv").is_file()}
     for name, table in kept.items():
-        table.to_csv(path / f"{name}.csv", index=False)
+        write_table(path / f"{name}.csv", table)
     main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
-        values.isel(site=np.isin(values.fold, study.rounds()[0])).to_netcdf(path / "parameters.nc")
+        write_dataset(path / "parameters.nc", values.isel(site=np.isin(values.fold, study.rounds()[0])))
     if (truth := true_parameters(study.cube)) is not None:
-        describe_parameters(truth, study.hybrid("global").model.parameters).to_netcdf(path / "true_parameters.nc")
+        write_dataset(path / "true_parameters.nc", describe_parameters(truth, study.hybrid("global").model.parameters))
+    write_table(path / "scores.csv", scores)  # last: where it is, the others are
 
 
 def _file(method: str) -> str:
@@ -658,28 +677,33 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
     forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
-    Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
+    Raises `RuntimeError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
+    naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
+    if workers < 1 or (client is not None and workers > 1):
+        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
+    if workers > 1:
+        check_main()
     run_dir, cube = Path(run_dir).absolute(), canonical(cube)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
-    if workers < 1 or (client is not None and workers > 1):
-        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
-    if not resume and run_dir.exists() and set(p.name for p in run_dir.iterdir()) - {"options.json", "log.txt"}:
-        raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
-    open_run(run_dir, study.settings, resume)
-    _keep_folds(study)
-    with logged(run_dir):
+    if not resume and used(run_dir, but=("options.json", "log.txt")):
+        with run_directory(run_dir, resume):  # says who is at work there
+            raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
+    with run_directory(run_dir, resume), logged(run_dir):
+        open_run(run_dir, study.settings, resume)
+        _keep_folds(study)
         if given is not None and not study.done(unit := study.groups("site")[0]):
             study.folder(unit).mkdir(parents=True, exist_ok=True)
-            given.to_netcdf(study.folder(unit) / "parameters.nc")
-            (study.folder(unit) / "done.json").write_text(json.dumps({"unit": asdict(unit), "given": True}) + "\n", encoding="utf-8")
+            write_dataset(study.folder(unit) / "parameters.nc", given)
+            write_json(study.folder(unit) / "done.json", {"unit": asdict(unit), "given": True})
         log.info("%d folds (%s), %d sites; methods %s", len(study.names), scheme if folds is None else "given", study.folds.site.nunique(), ", ".join(methods))
         do_study(study, methods, workers, client, progress)
         write_tables(study, methods)
     return CrossValidation.load(run_dir, cube, study.model)
+
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
 def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
@@ -716,7 +740,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
                 "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
+                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods
@@ -740,8 +764,7 @@ def _keep_folds(study: Study) -> None:
         if not read_folds(file).equals(study.folds):
             raise ValueError(f"the folds of {file} are others than those asked for")
         return
-    study.folds.to_csv(study.path / "folds.new", index=False)
-    (study.path / "folds.new").replace(file)
+    write_table(file, study.folds)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
@@ -757,14 +780,15 @@ def crossval_report(options: CrossvalOptions) -> str:
     same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
-    start_run(out, replace(options, resume=False))
-    try:
-        result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap},
-                                **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
-    except Exception:
-        if not (out / "config.json").is_file():  # refused before any work
-            (out / "options.json").unlink()
-        raise
-    report = write_report(out)
+    with locked(out):
+        start_run(out if options.resume else unused(out), replace(options, resume=False))
+        try:
+            result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
+                                    network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap},
+                                    **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
+        except Exception:
+            if not (out / "config.json").is_file():  # refused before any work
+                (out / "options.json").unlink()
+            raise
+        report = write_report(out)
     return f"\nDaily NSE, median (quartiles) over held-out {'years' if result.study.dated else 'sites'}\n\n{result.table().to_string()}\n\nreport: {report}"

@@ -23,6 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.cube import open_cube
+from ..data.files import holder, locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .metrics import evaluate, parameter_agreement, seasons, site_table
@@ -86,18 +87,40 @@ def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int
     return split
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #ec4d2f4b
-def unused(path: str | Path) -> Path:
-    "`path`, if it can become a run directory: it does not exist or is an empty directory. Else FileExistsError."
+def unused(path: str | Path, again: CubeOptions | None = None) -> Path:
+    """`path`, if it can become a run directory: it does not exist or holds no more than a log. Else FileExistsError.
+
+    again: options of a command that does all anew; what it was interrupted at, with these options and before the report, it may begin again."""
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise FileExistsError(f"{path} is already in use; choose another --out" + ("" if path.is_file() else ", or go on with that run (--resume)"))
+    if path.is_file() or used(path, but=("log.txt",)):
+        if again is None or not _begun(path, again):
+            _nobody(path)
+            raise FileExistsError(f"{path} is already in use; choose another --out" + ("" if path.is_file() else ", or go on with that run (--resume)"))
     return path
+
+
+def _begun(path: Path, options: CubeOptions) -> bool:
+    "Whether a directory is that of the same command, which was interrupted before its report."
+    file = path / "options.json"
+    if not file.is_file() or (path / "report.html").exists():
+        return False
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return {**there, "debug": False} == {**to_json(options), "debug": False}
+
+
+def _nobody(path: Path) -> None:
+    "FileExistsError naming the process that is at work on a run directory."
+    if who := holder(path):
+        raise FileExistsError(f"{path} is in use by {who}; wait until that has ended, or choose another directory")
 
 
 def start_run(path: Path, options: CubeOptions) -> None:
     "Make the directory and write its options.json."
     path.mkdir(parents=True, exist_ok=True)
-    (path / "options.json").write_text(json.dumps(to_json(options), indent=2) + "\n", encoding="utf-8")
+    write_json(path / "options.json", to_json(options))
 
 
 def resumed(options: TrainOptions) -> TrainOptions:
@@ -107,6 +130,7 @@ def resumed(options: TrainOptions) -> TrainOptions:
     file = Path(options.out) / "options.json"
     if not file.is_file():
         raise FileNotFoundError(f"no run to resume at {options.out}: it has no options.json")
+    _nobody(file.parent)
     before = from_json(read_options(file, TrainOptions), TrainOptions)
     now = replace(options, resume=before.resume, debug=before.debug, epochs=before.epochs, out=before.out)
     for name, value in to_json(before).items():
@@ -207,11 +231,11 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
     "Write scores.csv, sites.csv and seasons.csv of a run directory; returns the scores."
     split = dict(zip(sites.site, sites.split))
     scores = score_methods(runs, seen, split)
-    scores.to_csv(run_dir / "scores.csv", index=False)
-    sites.to_csv(run_dir / "sites.csv", index=False)
+    write_table(run_dir / "scores.csv", scores)
+    write_table(run_dir / "sites.csv", sites)
     shown = [s for s in held_out(scores)[0].site.unique()]
     shown = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, 6).round().astype(int))]
-    seasons(runs, seen, sites=shown).to_csv(run_dir / "seasons.csv", index=False)
+    write_table(run_dir / "seasons.csv", seasons(runs, seen, sites=shown))
     return scores
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #8aa63708
@@ -240,8 +264,7 @@ def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: T
     "Fit on the part train, watch valid (if there is one), save into the run directory; with `options.resume` go on with what it holds."
     resume = options.resume and (run_dir / "config.json").exists()
     hybrid.fit(part["train"], part["valid"] if part["valid"].sizes["site"] else None, options.epochs, run_dir, resume, options.targets or None, **training_options(options))
-    (run_dir / "hybrid.json").unlink(missing_ok=True)
-    hybrid.save(run_dir)
+    hybrid.save(run_dir, replace=True)
     total = hybrid.losses[hybrid.losses.target == "total"].pivot(index="epoch", columns="split", values="loss")
     kept = total.index.max() if options.keep == "last" else total.iloc[:, -1].idxmin()  # valid, where there is one
     log.info("%s: epoch %d of %d is kept, cost %s", hybrid, kept, total.index.max(), ", ".join(f"{split} {cost:.3f}" for split, cost in total.loc[kept].items()))
@@ -267,8 +290,8 @@ def run_experiment(options: TrainOptions) -> dict:
     forcing = prepare_forcing(cube, **hybrid.forcing_options)
     seen = observations(cube)
     observations(part["train"], options.targets or None)  # a target without any observation stops here
-    start_run(run_dir, replace(options, resume=False))
-    with logged(run_dir):
+    with locked(run_dir), logged(run_dir):
+        start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
         log.info("%d sites: %s", len(split), ", ".join(f"{c.sizes['site']} {p}" for p, c in part.items()))
         log.info("the first epoch takes longest: it compiles the model")
@@ -283,15 +306,15 @@ def run_experiment(options: TrainOptions) -> dict:
         train_hybrid(hybrid, part, options, run_dir)
         runs["hybrid"] = hybrid.simulate(cube, outputs)
         parameters = hybrid.predict_parameters(cube).assign_coords(split=("site", [split[s] for s in cube.site.values.astype(str)]))
-        parameters.to_netcdf(run_dir / "parameters.nc")
+        write_dataset(run_dir / "parameters.nc", parameters)
         if (truth := true_parameters(cube)) is not None:
             runs["truth"] = simulate(hybrid.model, forcing, truth, spinup=options.spinup, outputs=outputs)
-            describe_parameters(truth, hybrid.model.parameters).to_netcdf(run_dir / "true_parameters.nc")
+            write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
             if part["test"].sizes["site"] > 1:
                 log.info(recovery(truth, parameters, hybrid.model.parameters, list(part["test"].site.values)))
         scores = save_evaluation(run_dir, runs, seen, site_table(cube, split))
         log.info("done in %.0f s", time.perf_counter() - began)
-    write_report(run_dir)
+        write_report(run_dir)
     return {"run_dir": run_dir, "hybrid": hybrid, "parameters": parameters, "runs": runs, "split": split, "scores": scores,
             "table": score_table(scores)}
 
@@ -318,7 +341,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     else:
         run = simulate(model, prepare_forcing(cube, on_gap=options.on_gap), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
-    run.to_netcdf(out)
+    write_dataset(out, run)
     return f"{run.sizes['site']} sites, {run.sizes['time']} days: {out}"
 
 
@@ -338,7 +361,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
     path = Path(options.run)
     if not path.exists():
         raise FileNotFoundError(f"no run at {path}")
-    out, hybrid = unused(options.out), HybridModel.load(path) if path.is_dir() else None
+    out, hybrid = unused(options.out, options), HybridModel.load(path) if path.is_dir() else None
     run = None if hybrid is not None else read_simulation(path)
     cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup)
     if hybrid is None:
@@ -348,9 +371,10 @@ def evaluate_run(options: EvaluateOptions) -> str:
         run = run.sel(site=cube.site)
     seen = observations(cube, options.targets or None)
     run, method = (run, "simulated") if hybrid is None else (hybrid.simulate(cube), "hybrid")
-    start_run(out, options)
-    scores = save_evaluation(out, {method: run}, seen, site_table(cube, dict.fromkeys(cube.site.values.astype(str), "all")))
-    write_report(out)
+    with locked(out):
+        start_run(unused(out, options), options)
+        scores = save_evaluation(out, {method: run}, seen, site_table(cube, dict.fromkeys(cube.site.values.astype(str), "all")))
+        write_report(out)
     return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nreport: {out / 'report.html'}"
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #c4b20005
@@ -361,17 +385,17 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     run_dir = Path(options.out)
     if options.resume and not (run_dir / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
-    if not options.resume:
-        unused(run_dir)
+    _nobody(run_dir) if options.resume else unused(run_dir)
     cube = load_cube(options)
     given = [] if options.start is None else [_parameters_of(Path(options.start), cube)]
-    if not options.resume:
-        start_run(run_dir, options)
-    with logged(run_dir):
+    with locked(run_dir), logged(run_dir):
+        resume = options.resume and (run_dir / "config.json").is_file()
+        if not resume:
+            start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
         settings = {f.name: getattr(options, f.name) for f in fields(CalibrationOptions)}
         fit = calibrate(wroasted(), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=options.resume, **settings)
+                        forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=resume, **settings)
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
         seen = observations(cube)
@@ -383,8 +407,8 @@ def calibrate_cube(options: CalibrateOptions) -> str:
         tables = [score_methods(runs, part, dict.fromkeys(cube.site.values.astype(str), name)) for name, part in parts.items()
                   if any(part[t].notnull().any() for t in part)]
         scores = pd.concat(tables, ignore_index=True)
-        scores.to_csv(run_dir / "scores.csv", index=False)
-        site_table(cube).to_csv(run_dir / "sites.csv", index=False)
+        write_table(run_dir / "sites.csv", site_table(cube))
+        write_table(run_dir / "scores.csv", scores)
     where = "the years held out" if "test" in set(scores.split) else "the years that calibrate"
     return f"\nDaily NSE, median (quartiles) over sites, on {where}\n\n{score_table(scores).to_string()}\n\nparameters: {run_dir / 'parameters.nc'}"
 

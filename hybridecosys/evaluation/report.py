@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import wilcoxon
 
+from ..data.files import write_text
 from ..data.observations import TARGETS
 from . import figures as draw
 from .metrics import SCALES, parameter_agreement, score_by_distance, summarise
@@ -392,8 +393,8 @@ def write_report(run_dir: str | Path, out: str | Path | None = None, title: str 
     out = run.path / "report.html" if out is None else Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.resolve().parent == run.path.resolve():
-        out.with_suffix(".md").write_text(to_markdown(page.blocks), encoding="utf-8")
-    out.write_text(to_html(page.blocks, page.folder), encoding="utf-8")
+        write_text(out.with_suffix(".md"), to_markdown(page.blocks))
+    write_text(out, to_html(page.blocks, page.folder))  # last: where it is, the run is finished
     return out
 
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c01f

@@ -20,6 +20,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..data.cube import read_table
+from ..data.files import replaced
 from .metrics import METRICS, site_table
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1
@@ -206,7 +207,8 @@ class Page:
     def figure(self, name: str, figure: Figure, caption: str) -> None:
         "Save a figure as report/NAME and add it."
         (self.folder / "report").mkdir(exist_ok=True)
-        figure.savefig(self.folder / "report" / name, dpi=150)
+        with replaced(self.folder / "report" / name) as new:
+            figure.savefig(new, dpi=150)
         self.add("figure", f"report/{name}", caption)
 
 

@@ -20,6 +20,7 @@ from sklearn.metrics import pairwise_distances
 from tqdm import tqdm
 
 from ..data.cube import canonical
+from ..data.files import write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .metrics import evaluate
@@ -108,8 +109,8 @@ class HybridEnsemble:
             raise FileExistsError(f"{path} already holds an ensemble")
         names = [f"member_{i:02d}" for i in range(len(self))]
         for name, member in zip(names, self.members):
-            member.save(path / name)
-        (path / "ensemble.json").write_text(json.dumps({"members": names}, indent=1) + "\n", encoding="utf-8")
+            member.save(path / name, replace=True)  # of an ensemble that was not finished
+        write_json(path / "ensemble.json", {"members": names})
         return path
 
     @classmethod
@@ -257,14 +258,14 @@ def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dat
     parameters, seen = ensemble.member_parameters(cube), observations(cube)
     run = ensemble.simulate(cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
     residuals = fit_residuals(run.sel(site=part["valid"].site), part["valid"]) if part["valid"].sizes["site"] else None
-    parameters.to_netcdf(run_dir / "members.nc")
-    parameter_spread(parameters).to_csv(run_dir / "spread.csv")
+    write_dataset(run_dir / "members.nc", parameters)
+    write_table(run_dir / "spread.csv", parameter_spread(parameters), index=True)
     if residuals is not None:
-        residuals.to_csv(run_dir / "residuals.csv")
+        write_table(run_dir / "residuals.csv", residuals, index=True)
     tables = {"flux_spread": flux_spread(run, cube), "coverage": coverage(run, cube, residuals), "distance": feature_distance(ensemble.members[0], part["train"], cube)}
     for name, table in tables.items():
         table.insert(1, "split", table.site.map(split))
-        table.to_csv(run_dir / f"{name}.csv", index=False)
+        write_table(run_dir / f"{name}.csv", table)
     scores = evaluate(run, seen, partial=True)
     scores.insert(0, "split", scores.site.map(split))
     scores.insert(1, "method", "ensemble")

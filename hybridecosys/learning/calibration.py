@@ -27,15 +27,16 @@ from scipy.stats import qmc
 from tqdm import tqdm
 
 from ..data.cube import canonical, read_table
+from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
-from .hybrid import HybridModel, open_run, as_html
+from .hybrid import HybridModel, as_html, open_run, run_directory
 from .network import from_bounds, to_bounds
 from .training import Pool, best_years, make_pool
 from ..model.inputs import Inputs, records, take_sites
-from ..model.simulate import complete_parameters, run, simulate
+from ..model.simulate import complete_parameters, in_float32, run, simulate
 from ..model.structure import Model
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10008
@@ -208,6 +209,7 @@ class Problem:
         """
         return self._in_parts(_normal_equations, (least,), x, site, part)
 
+    @in_float32
     def _in_parts(self, compute, settings, x, site, part):
         weights = {t: float(self.options.weights.get(t, 1.0)) for t in self.pool.observed.targets}
         results = []
@@ -434,17 +436,18 @@ class Calibration:
         """Run the model over the whole records of a cube, all of whose sites must have been calibrated (see `hybridecosys.simulate`)."""
         return simulate(self.model, self.forcing(cube), self.parameters, spinup=self.settings["spinup"], outputs=outputs, dtype=dtype)
 
-    def save(self, path: str | Path) -> Path:
-        """Write calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv into a directory. `FileExistsError` if it holds a calibration."""
+    def save(self, path: str | Path, replace: bool = False) -> Path:
+        """Write calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv into a directory. `FileExistsError` if it holds a
+        calibration, unless to `replace` it."""
         path = Path(path)
-        if (path / "calibration.json").exists():
+        if (path / "calibration.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a calibration")
         path.mkdir(parents=True, exist_ok=True)
-        self.parameters.to_netcdf(path / "parameters.nc")
-        self.history.to_csv(path / "history.csv", index=False)
-        self.scores.to_csv(path / "parts.csv", index=False)
-        self.periods.to_csv(path / "periods.csv")
-        (path / "calibration.json").write_text(json.dumps(dict(self.settings), indent=1))
+        write_dataset(path / "parameters.nc", self.parameters)
+        for name, table in (("history", self.history), ("parts", self.scores)):
+            write_table(path / f"{name}.csv", table)
+        write_table(path / "periods.csv", self.periods, index=True)
+        write_json(path / "calibration.json", dict(self.settings))  # last: where it is, the others are
         return path
 
     @classmethod
@@ -469,7 +472,7 @@ class Calibration:
 
 
 def _structure(model: Model) -> dict:
-    return HybridModel(model, [])._identity()["structure"]
+    return model.for_training().fingerprint()
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #calibhtmlcell
 def _calibration_html(found: Calibration) -> str:
@@ -504,6 +507,7 @@ def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) ->
 METHODS = ("gradient", "cmaes")
 
 
+@in_float32
 def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
               learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,
               run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, **options) -> Calibration:
@@ -521,8 +525,11 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     options, cube = CalibrationOptions(**options), canonical(cube)
-    if resume and run_dir is None:
-        raise ValueError("resume needs the run directory to resume from")
+    with run_directory(run_dir, resume) as run_dir:
+        return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
+
+
+def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
     shell = HybridModel(model, [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
     observed = observations(cube, targets, shell.model.driving_variables)
@@ -533,7 +540,6 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
                 "targets": list(problem.pool.observed.targets), "sites": sites, "options": {**asdict(options), "weights": dict(options.weights)}}
     if run_dir is not None:
-        run_dir = Path(run_dir)
         given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
         open_run(run_dir, {**settings, "starts_from": given}, resume)
     x, history = _search(problem, start, method, run_dir, resume, progress)
@@ -543,26 +549,29 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     steps = pd.DataFrame({"step": np.repeat(np.arange(1, len(history) + 1), len(sites)), "site": np.tile(sites, len(history)), "cost": history.ravel()})
     result = Calibration(shell.model, parameters, steps, part_scores(run, observed, periods), periods, json.loads(json.dumps(settings)))
     if run_dir is not None:
-        (run_dir / "calibration.json").unlink(missing_ok=True)
-        result.save(run_dir)
+        result.save(run_dir, replace=True)
     return result
 
 
 def _known(seen: xr.Dataset, forcing: xr.Dataset, targets: Sequence[str] | None) -> xr.Dataset:
-    """The targets that some site has enough days of; `ValueError` for one that was asked for and is not among them, or a site without any."""
+    """The targets that some site has enough days of, and not the same all the time; `ValueError` for one that was asked for and is not among
+    them, or a site without any."""
     start, length = records(forcing)
     day = np.arange(forcing.sizes["time"])
     inside = (day >= start[:, None]) & (day < (start + length)[:, None])
-    days = {t: (v.transpose("site", "time").notnull().values & inside).sum(1) if "time" in v.dims else v.notnull().values * MIN_DAYS for t, v in seen.items()}
-    enough = {t: n >= MIN_DAYS for t, n in days.items()}
+    values = {t: v.transpose("site", "time").where(inside) if "time" in v.dims else v for t, v in seen.items()}
+    days = {t: v.notnull().values.sum(1) if "time" in v.dims else v.notnull().values * MIN_DAYS for t, v in values.items()}
+    varies = {t: (v.max("time") > v.min("time")).values if "time" in v.dims else np.full(len(v), True) for t, v in values.items()}
+    enough = {t: (n >= MIN_DAYS) & varies[t] for t, n in days.items()}
     absent = [t for t, there in enough.items() if not there.any()]
     if absent and targets is not None:
-        raise ValueError(f"no site has {MIN_DAYS} days with an observation of {absent[0]} on the days that calibrate")
+        raise ValueError(f"the observations of {absent[0]} are constant on the days that calibrate: there is nothing to learn from them"
+                         if (days[absent[0]] >= MIN_DAYS).any() else f"no site has {MIN_DAYS} days with an observation of {absent[0]} on the days that calibrate")
     if absent:
-        warnings.warn(f"no site has {MIN_DAYS} days of {', '.join(absent)} on the days that calibrate: left out", stacklevel=3)
+        warnings.warn(f"no site has {MIN_DAYS} days of {', '.join(absent)} on the days that calibrate, or they are constant: left out", stacklevel=5)
     empty = ~np.any(list(enough.values()), axis=0)
     if empty.any():
-        raise ValueError(f"site {seen.site.values[empty.argmax()]} has no target with {MIN_DAYS} observed days on the days that calibrate")
+        raise ValueError(f"site {seen.site.values[empty.argmax()]} has no target with {MIN_DAYS} observed days, not all the same, on the days that calibrate")
     return seen[[t for t in seen if t not in absent]]
 
 
@@ -580,24 +589,24 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
     options = problem.options
     begin, step, steps = (begin_descent, descend, options.steps) if method == "gradient" else (begin_evolution, evolve, options.generations)
     file = None if run_dir is None else run_dir / "checkpoint.npz"
-    if resume and file.exists():
-        with np.load(file) as saved:
-            state = dict(saved)
-    else:
-        state = begin(problem, start)
+    state = (_read(file) if resume and file.exists() else None) or begin(problem, start)
     bar = tqdm(total=steps, initial=len(state["history"]), disable=not progress, desc=f"calibrating {len(problem.pool.sites)} sites ({method})", unit="step")
     with bar:
         while len(state["history"]) < steps:
             state = step(problem, state)
             if file is not None:
-                _write(file, state)
+                write_arrays(file, state)
             bar.set_postfix({"median cost": f"{np.median(state['history'][-1]):.3f}"})
             bar.update()
     x = best_of_descent(state)[0] if method == "gradient" else best_of_evolution(problem, state)[0]
     return x, state["history"]
 
 
-def _write(file: Path, state: dict[str, np.ndarray]) -> None:
-    new = file.with_suffix(".new.npz")
-    np.savez(new, **state)
-    new.replace(file)
+def _read(file: Path) -> dict[str, np.ndarray] | None:
+    """The state of a search; None, with a warning, where it is damaged."""
+    try:
+        with np.load(file) as saved:
+            return dict(saved)
+    except Exception as error:  # whatever a wrong bit leads to
+        warnings.warn(f"checkpoint {file} is damaged ({error}): the search begins anew", stacklevel=6)
+        return None

@@ -60,7 +60,7 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
                       dtype=np.float32) -> Observed:
     """Pack observations (`hybridecosys.data.observations.observations`) of the sites of `forcing` like `inputs`.
 
-    Raises `ValueError` if a target has no observation at any site inside the records.
+    Raises `ValueError` if a target has no observation at any site inside the records, or the same all the time.
     """
     observed = observed.sel(site=forcing.site).reindex(time=forcing.time)
     values, mask, spread = {}, {}, {}
@@ -71,9 +71,11 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
         used = sites[0] >= MIN_DAYS
         mean = np.divide(sites[1], sites[0], out=np.zeros_like(sites[1]), where=used)
         about = _per_site(inputs, np.where(there, (lanes - _to_lanes(inputs, mean)[:, None]) ** 2, 0).sum(1))
-        used &= about > 0
         if not used.any():
             raise ValueError(f"no site has {MIN_DAYS} days with an observation of {target}")
+        if not (used & (about > 0)).any():
+            raise ValueError(f"the observations of {target} are constant, {mean[used][0]:g} at site {forcing.site.values[used.argmax()]}: there is nothing to learn from them")
+        used &= about > 0
         there &= _to_lanes(inputs, used)[:, None]
         values[target], mask[target] = np.where(there, lanes, 0).astype(dtype), there
         spread[target] = np.where(used, about, 0).astype(dtype)

@@ -22,13 +22,15 @@ from flax import nnx
 from jax import Array
 
 from ..data.cube import canonical, read_table
+from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
-from .hybrid import _key, open_run
-from .training import LOSSES, Member, Progress, TrainingOptions, make_optimizer, train_epochs
+from .hybrid import _key, open_run, run_directory, validation_observations
+from .training import LOSSES, Member, Progress, TrainingOptions, check_epochs, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
+from ..model.simulate import in_float32
 from ..model.structure import OUTPUTS
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #b24c5292
@@ -159,7 +161,9 @@ class WindowBatches:
         self.features = member.features.sel(site=list(records.sites)).values.astype(np.float32)
         self.spread = spreads(records)
         if empty := [t for t, s in self.spread.items() if not np.isfinite(s).any()]:
-            raise ValueError(f"no site has {MIN_DAYS} days with an observation of {empty[0]}")
+            long = (np.isfinite(records.observed[empty[0]]).sum(1) >= MIN_DAYS).any()
+            raise ValueError(f"the observations of {empty[0]} are constant at every site: there is nothing to learn from them" if long else
+                             f"no site has {MIN_DAYS} days with an observation of {empty[0]}")
         self.days = {t: np.isfinite(v).sum(1) for t, v in records.observed.items()}
         kept = [np.isfinite(v) & np.isfinite(self.spread[t])[:, None] for t, v in records.observed.items()]
         self.seen = [np.flatnonzero(s) for s in np.any(kept, 0)] if kept else [np.arange(n) for n in records.length]
@@ -325,6 +329,7 @@ class SequenceModel:
         state = f"predicts {', '.join(self.outputs)}" if self.network is not None else "not trained"
         return f"<SequenceModel: {self.options.cell.upper()} of {self.options.hidden}; {state}>"
 
+    @in_float32
     def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = 100, run_dir: str | Path | None = None,
             resume: bool = False, targets: Sequence[str] | None = None, progress: bool = True, forcing: xr.Dataset | None = None, **options) -> "SequenceModel":
         """Train on the sites of `train_cube`; choose the best epoch (and stop early) with those of `valid_cube`.
@@ -333,16 +338,19 @@ class SequenceModel:
         forcing: prepared forcing of all these sites, to save preparing it. Features, weather and targets are scaled with the training sites alone.
         """
         options = TrainingOptions(**{"seed": self.seed, **options})
-        if resume and run_dir is None:
-            raise ValueError("resume needs the run directory to resume from")
+        check_epochs(epochs)
         train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
+        with run_directory(run_dir, resume) as run_dir:
+            return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options)
+
+    def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options) -> "SequenceModel":
         observed = observations(train_cube, targets)
         if run_dir is not None:
             identity = {**self._identity(), "training": {**asdict(options), "weights": dict(options.weights)}, "targets": list(observed.data_vars), "epochs": epochs,
                         "sites": {"train": train_cube.site.values.tolist(), "valid": [] if valid_cube is None else valid_cube.site.values.tolist()}}
-            open_run(Path(run_dir), identity, resume, free=() if options.decay else ("epochs",))
+            open_run(run_dir, identity, resume, free=() if options.decay else ("epochs",))
         mine = self._forcing(train_cube, forcing)
         self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(train_cube, mine)
         learned = make_records(mine, observed, self.options.warmup)
@@ -352,9 +360,9 @@ class SequenceModel:
         valid = None
         if valid_cube is not None:
             there = self._forcing(valid_cube, forcing)
-            seen = observations(valid_cube, [t for t in observed.data_vars if TARGETS.loc[t, "variable"] in valid_cube])
+            seen = validation_observations(valid_cube, list(observed.data_vars))
             valid = Held(make_records(there, seen, self.options.warmup), self._encode(valid_cube, there).values.astype(np.float32))
-        self._train(batches, valid, epochs, options, None if run_dir is None else Path(run_dir), resume, progress)
+        self._train(batches, valid, epochs, options, run_dir, resume, progress)
         return self
 
     def _train(self, batches, valid, epochs, options, run_dir, resume, progress) -> None:
@@ -385,6 +393,7 @@ class SequenceModel:
         nnx.update(self.network, _first(state.best))
         self.losses = state.losses.drop(columns="member")
 
+    @in_float32
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, forcing: xr.Dataset | None = None) -> xr.Dataset:
         """Outputs (site, time) at the sites of a cube, NaN outside their records. outputs: some of `self.outputs`. forcing: as in `fit`.
 
@@ -415,15 +424,16 @@ class SequenceModel:
             raise FileExistsError(f"{path} already holds a sequence model")
         path.mkdir(parents=True, exist_ok=True)
         weights = {_key(k): np.asarray(v) for k, v in jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.state(self.network, nnx.Param)))[0]}
-        np.savez(path / "weights.npz", **weights)
+        write_arrays(path / "weights.npz", weights)
+        if self.losses is not None:
+            write_table(path / "losses.csv", self.losses)
         content = {**self._identity(), "encoder": None if self.encoder is None else self.encoder.to_dict(), "outputs": self.outputs,
                    "scale": jax.tree.map(lambda x: x.tolist(), self.scale)}
-        (path / "sequence.json").write_text(json.dumps(content, indent=1))
-        if self.losses is not None:
-            self.losses.to_csv(path / "losses.csv", index=False)
+        write_json(path / "sequence.json", content)  # last: where it is, the others are
         return path
 
     @classmethod
+    @in_float32
     def load(cls, path: str | Path) -> "SequenceModel":
         """Read a model that `save` has written. Raises `FileNotFoundError` where there is none."""
         path = Path(path)

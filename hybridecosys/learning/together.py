@@ -15,10 +15,12 @@ import xarray as xr
 from ..data.cube import canonical
 from ..data.forcing import prepare_forcing
 from ..data.observations import observations
-from .hybrid import HybridModel, open_run
-from .training import Batches, Member, TrainingOptions, train, validation_batch
+from .hybrid import HybridModel, open_run, run_directory
+from .training import Batches, Member, TrainingOptions, check_epochs, train, validation_batch
+from ..model.simulate import in_float32
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45
+@in_float32
 def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]] | None = None,
                  epochs: int = 100, run_dir: str | Path | None = None, resume: bool = False, targets: Sequence[str] | None = None,
                  progress: bool = True, forcing: xr.Dataset | None = None, **options) -> list[HybridModel]:
@@ -29,14 +31,20 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     validated at, and as `HybridModel.fit` does.
     """
     options = TrainingOptions(**{"max_years": 5, **options})
+    check_epochs(epochs)
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
     cube = canonical(cube)
     check_members(hybrids, cube, train_sites, valid_sites)
+    with run_directory(run_dir, resume) as run_dir:
+        return _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resume, targets, progress, forcing, options)
+
+
+def _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resume, targets, progress, forcing, options) -> list[HybridModel]:
     first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.driving_variables)
     if run_dir is not None:
         identity = {"members": [h._identity() for h in hybrids], "forcing": first.forcing_options, "training": {**asdict(options), "weights": dict(options.weights)},
                     "targets": list(observed.data_vars), "epochs": epochs, "sites": {"train": [list(s) for s in train_sites], "valid": [list(s) for s in valid_sites]}}
-        open_run(Path(run_dir), identity, resume, free=() if options.decay else ("epochs",))
+        open_run(run_dir, identity, resume, free=() if options.decay else ("epochs",))
     forcing = prepare_forcing(cube, **first.forcing_options) if forcing is None else forcing.sel(site=cube.site)
     members = []
     for h, mine, checked in zip(hybrids, train_sites, valid_sites, strict=True):
@@ -46,8 +54,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     part = [sorted({s for sites in which for s in sites}) for which in (train_sites, valid_sites)]
     batches = Batches(members, forcing.sel(site=part[0]), observed.sel(site=part[0]), options)
     valid = validation_batch(members, *((x.sel(site=part[1]) for x in (forcing, observed)) if part[1] else (None, None)), options)
-    losses = train(first.model, [h.network for h in hybrids], batches, valid, epochs, first.spinup, options, None if run_dir is None else Path(run_dir),
-                   resume, progress)
+    losses = train(first.model, [h.network for h in hybrids], batches, valid, epochs, first.spinup, options, run_dir, resume, progress)
     for i, h in enumerate(hybrids):
         h.losses = losses[losses.member == i].drop(columns="member").reset_index(drop=True)
     return list(hybrids)
