@@ -153,11 +153,12 @@ class HybridModel:
         if not (path / "hybrid.json").exists():
             raise FileNotFoundError(f"{path} holds no hybrid model (no hybrid.json)")
         content = json.loads((path / "hybrid.json").read_text())
-        hybrid = cls(model or wroasted(), content["features"], content["seed"], learned=content["learned"], spinup=content["spinup"],
-                     network=NetworkOptions(**content["network"]), forcing=content["forcing"], start=content["start"])
-        if (mine := hybrid._identity()["structure"]) != content["structure"]:
+        model = model or wroasted()
+        if (mine := json.loads(json.dumps(model.for_training().fingerprint()))) != content["structure"]:
             differ = sorted({k for k in {*mine, *content["structure"]} if mine.get(k) != content["structure"].get(k)})
             raise ValueError(f"{path} holds a hybrid of another model: {', '.join(differ)} differ; pass the model it was made with")
+        hybrid = cls(model, content["features"], content["seed"], learned=content["learned"], spinup=content["spinup"],
+                     network=NetworkOptions(**content["network"]), forcing=content["forcing"], start=content["start"])
         hybrid.encoder = None if content["encoder"] is None else FeatureEncoder.from_dict(content["encoder"])
         hybrid.network = make_network(hybrid.model, 0 if hybrid.encoder is None else len(hybrid.encoder.names), hybrid.learned, hybrid.network_options, hybrid.seed)
         state = nnx.state(hybrid.network, nnx.Param)

@@ -419,6 +419,8 @@ def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches
     saver = Checkpoints(run_dir) if run_dir is not None else None
     if resume:
         state = saver.restore(state)
+        if state.epoch:  # it may have been stopped between checkpoint and table
+            write_table(saver.run_dir / "losses.csv", state.losses)
     elif saver is not None:
         saver.clear()
     bar = tqdm(total=epochs, initial=state.epoch, disable=not progress, desc="training", unit="epoch")
