@@ -172,8 +172,9 @@ def test_groups_off_by_default(cube):
 
 
 def test_every_default_group_has_columns(cube):
-    x = FeatureEncoder(DEFAULT_GROUPS).fit_transform(cube.assign(slope=("site", np.arange(16.0))))
-    assert set(x.group.values) == set(DEFAULT_GROUPS) and np.isfinite(x).all() and "slope" in x.feature
+    groups = [*DEFAULT_GROUPS, "koppen", "soil", "deposition"]
+    x = FeatureEncoder(groups).fit_transform(cube.assign(slope=("site", np.arange(16.0))))
+    assert set(x.group.values) == set(groups) and np.isfinite(x).all() and "slope" in x.feature
     assert (
         x.sel(feature=x.group == "igbp").sizes["feature"] == 17
         and x.sel(feature=x.group == "koppen").sizes["feature"] == 32
