@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .plausible import warn_implausible
 from .units import convert, unit_of
 
 # %% ../../nbs/01_data/02_cube.ipynb #8eda26cf
@@ -417,6 +418,7 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True, out_of_range: str 
     With `attributes=False` the site attributes may be missing (one FLUXNET file carries none).
     `out_of_range`: what becomes of values outside the bounds, "error", "missing" or "clip"; a warning and attrs["out_of_range"] tell what was done.
     Of variables that nothing reads unasked (`UNUSED`) such a value is only warned of.
+    Numbers inside their bounds that look as if of another unit or sign are warned of, and told by attrs["implausible"] (see `implausible`).
     Raises ValueError, naming variable, site, date and value, or the unit found and the one expected.
     """
     check_choice(out_of_range)
@@ -431,7 +433,7 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True, out_of_range: str 
         notes += more
     if attributes and bool(np.isnan(ds["latitude"].values).any()):
         raise ValueError(f"latitude: missing at site {ds['site'].values[np.isnan(ds['latitude'].values)][0]}")
-    return keep_notes(ds.copy(), notes)
+    return keep_notes(warn_implausible(ds.copy()), notes)
 
 # %% ../../nbs/01_data/02_cube.ipynb #3e7f52fe
 def _is_url(path: str) -> bool:

@@ -389,5 +389,5 @@ def prepare_forcing(
     report = (
         f"interpolated: {_tally(interpolated, INPUTS)}; computed by formula: {_tally(derived, DERIVED)}; CO2: {source}"
     )
-    told = {k: v for k, v in cube.attrs.items() if k == "out_of_range"}
+    told = {k: v for k, v in cube.attrs.items() if k in ("out_of_range", "implausible")}
     return forcing.assign_coords(input=INPUTS, derived=DERIVED).assign_attrs(report=report, **told)
