@@ -25,7 +25,7 @@ SETTINGS = SETTINGS["DEFAULT"]
 HOME = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
 RUN_AT_BUILD = "07_reference"
 "Folder of the notebooks that are run when the site is built."
-HEADING_OR_TABLE = re.compile(r'<h[23][^>]*data-anchor-id="([^"]*)"[^>]*>(.*?)</h[23]>|(<table.*?</table>)', re.S)
+HEADING_OR_TABLE = re.compile(r'<h[23][^>]*data-anchor-id="([^"]*)"[^>]*>(.*?)</h[23]>|(<table.*?</table>|<div class="docstring">.*?</div>)', re.S)
 
 
 def prepare() -> None:
@@ -167,7 +167,7 @@ def broken(docs: Path = DOCS) -> list[str]:
 
 
 def with_tables(index: list[dict], docs: Path = DOCS) -> list[dict]:
-    """The index of the search, and what stands in the tables that cells have made, which smalldocs leaves out."""
+    """The index of the search, and what stands in tables and docstrings that cells have made, which smalldocs leaves out."""
     title = {entry["href"].partition("#")[0]: entry["title"] for entry in index}
     out = list(index)
     for path in sorted((docs / RUN_AT_BUILD).glob("*.html")):
@@ -177,7 +177,7 @@ def with_tables(index: list[dict], docs: Path = DOCS) -> list[dict]:
                 section, heading = f"#{anchor}", re.sub(r"<[^>]+>", "", name)
             else:
                 text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table)))
-                out.append({"objectID": f"{href}{section}-table", "href": href + section, "title": title.get(href, path.stem), "section": html.unescape(heading) if section else "", "text": text})
+                out.append({"objectID": f"{href}{section}-{len(out)}", "href": href + section, "title": title.get(href, path.stem), "section": html.unescape(heading) if section else "", "text": text})
     return out
 
 

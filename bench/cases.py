@@ -22,7 +22,7 @@ from hybridecosys.learning.cost import Observed, output_names, site_costs, total
 from hybridecosys.model.devices import MALLOC_KEPT, lane_multiple, widen
 from hybridecosys.model.inputs import Inputs, make_inputs
 from hybridecosys.model.simulate import run
-from hybridecosys.model.spinup import accelerated_spinup, reference_spinup, relative_change, static_values
+from hybridecosys.model.spinup import accelerated_spinup, bind, reference_spinup, relative_change
 from hybridecosys.model.structure import wroasted
 
 MODEL = wroasted("smooth")
@@ -85,7 +85,7 @@ def gradient(parameters, inputs, observed):
 def spinup(parameters, inputs, observed, kind):
     """State after the plain loop of 200 repetitions ("reference"), or the fast one ("accelerated")."""
     solve = {"reference": reference_spinup, "accelerated": accelerated_spinup}[kind]
-    return solve(MODEL.plan(disturbed=False), parameters, static_values(MODEL.plan(), parameters, inputs), inputs)
+    return solve(bind(MODEL, parameters, inputs).undisturbed, inputs)
 
 
 def spinup_case(data: str, dtype: str) -> tuple[dict, Inputs] | None:

@@ -15,10 +15,13 @@ if "--xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 if TYPE_CHECKING:
+    from .data.build import at_sites, build_cube, coverage
     from .data.cube import open_cube
+    from .data.export import export, export_callmip, to_alma
     from .data.fluxnet import read_fluxnet
     from .data.forcing import prepare_forcing
     from .data.observations import observations
+    from .data.sources import read_source
     from .evaluation.crossval import CrossValidation, cross_validate
     from .evaluation.experiment import run_experiment
     from .evaluation.metrics import evaluate
@@ -39,6 +42,13 @@ _HOME = {
     "read_fluxnet": "data.fluxnet",
     "prepare_forcing": "data.forcing",
     "observations": "data.observations",
+    "at_sites": "data.build",
+    "build_cube": "data.build",
+    "coverage": "data.build",
+    "export": "data.export",
+    "export_callmip": "data.export",
+    "to_alma": "data.export",
+    "read_source": "data.sources",
     "Parameter": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
@@ -66,18 +76,25 @@ __all__ = [
     "Parameter",
     "SequenceModel",
     "approach",
+    "at_sites",
+    "build_cube",
     "calibrate",
+    "coverage",
     "cross_validate",
     "evaluate",
+    "export",
+    "export_callmip",
     "keep_memory",
     "observations",
     "open_cube",
     "prepare_forcing",
     "read_fluxnet",
+    "read_source",
     "run_experiment",
     "simulate",
     "simulate_grid",
     "synthetic_cube",
+    "to_alma",
     "write_report",
     "wroasted",
 ]

@@ -1,13 +1,16 @@
 """FLUXNET files: what is read, and files that must be refused."""
 
+import gzip
+import re
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from hybridecosys.data.cube import real_data_path
-from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, read_fluxnet, sample_path, sample_site
+from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, read_fluxnet, read_site_info, sample_path, sample_site
 from hybridecosys.data.forcing import prepare_forcing
 
 NAME = "FLX_US-AR1_FLUXNET2015_SUBSET_DD_2010-2011_1-3.csv"
@@ -149,3 +152,123 @@ def test_original_file_and_its_29_february():
     forcing = prepare_forcing(site)
     assert forcing.sizes["time"] == 1460 and not forcing.precip.isnull().any()
     assert forcing.derived_days.sel(derived="rn").item() == int(site.NETRAD.isnull().sum()) > 100
+
+
+# --- files as they are published
+
+SHORT = "\n".join(sample_path().read_text().splitlines()[:41]) + "\n"
+DD = "AMF_US-AR1_FLUXNET_{}_DD_2010-2011_v1.csv"
+BIF = "SITE_ID,GROUP_ID,VARIABLE_GROUP,VARIABLE,DATAVALUE\nUS-AR1,1,GRP_IGBP,IGBP,GRA\nUS-AR1,2,GRP_LOCATION,LOCATION_LAT,36.4\nUS-AR1,2,GRP_LOCATION,LOCATION_ELEV,611 m\n"
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+def test_file_of_a_zip_is_chosen_by_its_content(tmp_path):
+    product = {
+        DD.format("BIFVARINFO"): "SITE_ID,VARIABLE,DATAVALUE\nUS-AR1,VAR_INFO_VARNAME,TA_F\n",
+        DD.format("ERA5"): "TIMESTAMP,TA_ERA\n20100101,1\n",
+        DD.format("FLUXMET"): SHORT,
+        "AMF_US-AR1_FLUXNET_BIF_2010-2011_v1.csv": BIF,
+        "__MACOSX/._" + DD.format("FLUXMET"): b"\x00\x05\x16\x07",
+    }
+    path = zipped(tmp_path / "AMF_US-AR1_FLUXNET_2010-2011_v1.zip", product)
+    site = read_fluxnet(path)
+    xr.testing.assert_equal(site.TA_F, read_fluxnet(write(tmp_path, SHORT)).TA_F)
+    assert (site.igbp.item(), site.latitude.item(), site.elevation.item()) == ("GRA", 36.4, 611.0)
+    assert read_fluxnet(path, elevation=5.0).elevation.item() == 5.0  # what is said wins over what is found
+    del product[DD.format("FLUXMET")]
+    with pytest.raises(ValueError, match=r"no daily CSV.*ERA5_DD.*lacks TA_F, SW_IN_F, VPD_F, P_F"):
+        read_fluxnet(zipped(path, product))
+    two = {NAME: SHORT, NAME.replace("US-AR1", "US-ARM"): SHORT}
+    with pytest.raises(ValueError, match="several daily files in this zip: .*US-AR1.*US-ARM"):
+        read_fluxnet(zipped(tmp_path / "two.zip", two))
+    assert read_fluxnet(tmp_path / "two.zip", site="US-ARM").site.item() == "US-ARM"
+    assert "SUBSET" in read_fluxnet(zipped(path, {NAME: SHORT, NAME.replace("SUBSET_", ""): SHORT})).attrs["source"]
+
+
+@pytest.mark.parametrize("separator, coding", [(",", "utf-8"), (";", "latin-1"), ("\t", "utf-8-sig")])
+def test_site_information_as_it_circulates(tmp_path, separator, coding):
+    text = BIF + "US-AR1,3,GRP_HEIGHTC,HEIGHTC,\nUS-AR1,4,GRP_LOC,LOCATION_LONG,-9999\nUS-AR1,5,GRP_TEAM,TEAM_MEMBER_NAME,José\n"
+    text += "US-AR1,6,GRP_SOIL_TEX,SOIL_TEX_SAND,60\nUS-AR1,6,GRP_SOIL_TEX,SOIL_TEX_CLAY,10\nUS-AR1,7,GRP_SOIL_TEX,SOIL_TEX_SAND,80\n"
+    (tmp_path / "BIF.csv").write_bytes(text.replace(",", separator).replace("\n", "\r\n").encode(coding))
+    assert read_site_info(tmp_path / "BIF.csv", "US-AR1") == {"igbp": "GRA", "latitude": 36.4, "elevation": 611.0, "sand": 0.6, "clay": 0.1}
+    without = "\n".join(line.split(",", 2)[2] if i else "VARIABLE_GROUP,VARIABLE,DATAVALUE" for i, line in enumerate(BIF.splitlines()))
+    (tmp_path / "SITEINFO.csv").write_text(without)
+    assert read_site_info(tmp_path / "SITEINFO.csv", "DE-Hai")["latitude"] == 36.4  # ICOS: a file of one site names none
+
+
+def test_site_information_that_misleads(tmp_path):
+    path = tmp_path / "BIF.csv"
+    path.write_text(BIF.replace("611 m", "high"))
+    with pytest.raises(ValueError, match="BIF.csv: LOCATION_ELEV of US-AR1 is 'high'"):
+        read_site_info(path, "US-AR1")
+    path.write_text(BIF + "US-AR1,9,GRP_HEIGHTC,HEIGHTC,20\nUS-AR1,8,GRP_HEIGHTC,HEIGHTC,0.5\n")
+    with pytest.warns(UserWarning, match="HEIGHTC of US-AR1 is reported as 20, 0.5"):
+        assert read_site_info(path, "US-AR1")["canopy_height"] == 0.5
+    path.write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    with pytest.raises(ValueError, match="BIF.csv: not a CSV"):
+        read_site_info(path, "US-AR1")
+
+
+LINES = SHORT.splitlines()
+SAME = {
+    "gzip": lambda t: gzip.compress(t.encode()),
+    "UTF-16": lambda t: t.encode("utf-16"),
+    "carriage returns": lambda t: t.replace("\n", "\r").encode(),
+    "byte-order mark": lambda t: t.encode("utf-8-sig"),
+    "ISO dates": lambda t: re.sub(r"(?m)^(\d{4})(\d\d)(\d\d),", r"\1-\2-\3,", t).encode(),
+    "stamped at six": lambda t: re.sub(r"(?m)^(\d{4})(\d\d)(\d\d),", r"\1-\2-\3T06:00:00,", t).encode(),
+    "dates as floats": lambda t: re.sub(r"(?m)^(\d{8}),", r"\1.0,", t).encode(),
+    "semicolons, decimal commas": lambda t: t.replace(",", ";").replace(".", ",").encode(),
+    "blanks and lower case in the header": lambda t: (t.split("\n", 1)[0].lower().replace(",", ", ") + "\n" + t.split("\n", 1)[1]).encode(),
+    "a comma behind every row": lambda t: (t.split("\n", 1)[0] + "\n" + t.split("\n", 1)[1].replace("\n", ",\n")).encode(),
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_the_same_table_in_another_dress(tmp_path, form):
+    path = tmp_path / (NAME + ".gz" * (form == "gzip"))
+    path.write_bytes(SAME[form](SHORT))
+    xr.testing.assert_equal(read_fluxnet(path), read_fluxnet(write(tmp_path, SHORT, "FLX_US-AR1_plain_DD_.csv")))
+
+
+def row(i, text):
+    return "\n".join([*LINES[:i], text, *LINES[i + 1 :]]) + "\n"
+
+
+BROKEN = {
+    "cut inside the last row": (SHORT[:-60], "line 41 has .* values, the header 16 columns; the file is cut short"),
+    "one value too many": (row(7, LINES[7] + ",1"), "line 8 has 17 values"),
+    "a column twice": ("\n".join(x + ("," + ("TA_F" if not i else "99")) for i, x in enumerate(LINES)), "column TA_F stands twice"),
+    "text in a number": (row(7, LINES[7].replace(LINES[7].split(",")[1], "12.3*", 1)), r"column TA_F, line 8: '12.3\*' is not a number"),
+    "a header again": (row(7, LINES[0]), "TIMESTAMP 'TIMESTAMP' is not a day.*line 8"),
+    "backwards": ("\n".join([LINES[0], *LINES[:0:-1]]), "unsorted dates"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_structure_of_the_table_is_checked(tmp_path, case):
+    text, message = BROKEN[case]
+    with pytest.raises(ValueError, match=f"US-AR1.*{message}"):
+        read_fluxnet(write(tmp_path, text))
+
+
+def test_only_cut_columns_stand_in_with_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="no GPP_NT_VUT_REF.*GPP_NT_CUT_REF.*stand in"):
+        site = read_fluxnet(write(tmp_path, SHORT.replace("_VUT_", "_CUT_")))
+    xr.testing.assert_equal(site, read_fluxnet(write(tmp_path, SHORT)))
+
+
+def test_out_of_range_is_an_option_of_the_reader(tmp_path):
+    cells = LINES[7].split(",")
+    cells[LINES[0].split(",").index("SW_IN_F")] = "-0.6"
+    path = write(tmp_path, row(7, ",".join(cells)))
+    with pytest.raises(ValueError, match="SW_IN_F: -0.6 W m-2 is below 0 at site US-AR1 on 2010-01-07.*out_of_range="):
+        read_fluxnet(path)
+    with pytest.warns(UserWarning, match="SW_IN_F outside"):
+        assert read_fluxnet(path, out_of_range="clip").SW_IN_F[0, 6] == 0

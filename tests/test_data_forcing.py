@@ -198,8 +198,70 @@ def test_co2_choices():
         prepare_forcing(small_cube(), co2="cube")
     with pytest.raises(ValueError, match="co2='mean'"):
         prepare_forcing(small_cube(), co2="mean")
-    with pytest.raises(ValueError, match="1959 to 2024"):
-        default_co2(pd.date_range("2031-01-01", periods=2))
+    with pytest.raises(ValueError, match="1959 to 2024.*co2="):
+        default_co2(pd.date_range("1931-01-01", periods=2))
+
+
+def test_co2_goes_on_after_the_series_with_a_warning():
+    days = pd.date_range("2024-01-01", "2026-12-31")
+    with pytest.warns(UserWarning, match="ends in 2024; 2025-01-01 to 2026-12-31 follow its trend.*co2="):
+        late = prepare_forcing(small_cube(days)).co2[0]
+    assert (late.diff("time") > 0).all() and 0 < float(late[-1] - late.sel(time="2025-12-31")) - 2 < 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (prepare_forcing(small_cube(days), co2=425.0).co2 == 425).all()
+
+
+@pytest.mark.parametrize("name, value, clipped", [("SW_IN_F", -0.6, 0.0), ("VPD_F", -0.01, 0.0), ("P_F", -0.2, 0.0), ("VPD_F", 121.0, 120.0)])
+def test_one_bad_day_is_an_error_a_gap_or_clipped_as_asked(name, value, clipped):
+    bad = put(small_cube(), name, value)
+    with pytest.raises(ValueError, match=f"{name}: {value:g}.*XX-Bbb on 2003-02-10.*out_of_range="):
+        prepare_forcing(bad)
+    with pytest.warns(UserWarning, match=f"{name} outside .* 1 clipped .*site XX-Bbb on 2003-02-10"):
+        forcing = prepare_forcing(bad, out_of_range="clip")
+    np.testing.assert_array_equal(forcing.rg, prepare_forcing(put(small_cube(), name, clipped)).rg)
+    with pytest.warns(UserWarning, match="1 set missing"):
+        gap = prepare_forcing(bad, out_of_range="missing")
+    assert gap.interpolated_days.sel(input=name, site="XX-Bbb") == 1 and name in gap.attrs["out_of_range"]
+    with pytest.raises(ValueError, match="out_of_range='skip'"):
+        prepare_forcing(bad, out_of_range="skip")
+
+
+def test_a_missing_value_code_is_never_clipped():
+    bad = put(small_cube(), "VPD_F", -9999.0)
+    with pytest.warns(UserWarning, match="1 set missing"):
+        assert prepare_forcing(bad, out_of_range="clip").interpolated_days.sum() == 1
+
+
+def test_columns_that_nobody_reads_only_warn():
+    cube = small_cube()
+    for name, unit, value in (("PA_F", "kPa", 999.0), ("GPP_DT_VUT_REF", "gC m-2 d-1", -150.0), ("CO2_F_MDS", "ppm", -3.0)):
+        odd = put(cube.assign({name: (cube.TA_F * 0 + 400 * (unit == "ppm") + 90 * (unit == "kPa")).assign_attrs(units=unit)}), name, value)
+        with pytest.warns(UserWarning, match=f"{name}: {value:g} .*nothing reads"):
+            assert prepare_forcing(odd).equals(prepare_forcing(cube))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="CO2_F_MDS: -3 ppm is below 150 at site XX-Bbb"):
+        prepare_forcing(odd, co2="cube")
+
+
+def test_fluxes_out_of_range_follow_the_same_option():
+    bad = put(small_cube(), "LE_F_MDS", -5000.0)
+    with pytest.raises(ValueError, match="LE_F_MDS: -5000 .*out_of_range="):
+        observations(bad)
+    with pytest.warns(UserWarning, match="LE_F_MDS outside"):
+        seen = observations(bad, out_of_range="missing")
+    assert np.isnan(seen.evapotranspiration[1, 40]) and "LE_F_MDS" in seen.attrs["out_of_range"]
+
+
+@pytest.mark.skipif(real_data_path("fluxnet/fluxnet2015_more_sites.nc") is None, reason="the second real cube (fluxnet/fluxnet2015_more_sites.nc) is not here")
+def test_radiation_above_potential_at_ru_cok():
+    real = open_cube(real_data_path("fluxnet/fluxnet2015_more_sites.nc")).sel(site=["RU-Cok"])
+    with pytest.raises(ValueError, match="RU-Cok on 2012-11-03.*out_of_range="):
+        prepare_forcing(real)
+    for choice in ("missing", "clip"):
+        with pytest.warns(UserWarning, match="SW_IN_F far above the potential: 1 .*RU-Cok on 2012-11-03"):
+            forcing = prepare_forcing(real, out_of_range=choice)
+        day = forcing.sel(time="2012-11-03").squeeze()
+        assert 0 <= day.rg <= 1.05 * day.rg_pot + 0.5 and forcing.interpolated_days.sel(input="SW_IN_F") == (choice == "missing")
 
 
 def test_measured_net_radiation_wins_and_its_gaps_are_computed():

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from hybridecosys.data.features import (
     check_groups,
     site_features,
 )
+from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.weather import synthetic_weather
 
 
@@ -162,7 +164,7 @@ def test_koppen_bad_input():
 
 
 def test_groups_off_by_default(cube):
-    green = cube.assign(FAPAR=cube.TA_F * 0 + 0.5, agb=("site", np.arange(16.0)))
+    green = cube.assign(FAPAR=(cube.TA_F * 0 + 0.5).assign_attrs(units="1"), agb=("site", np.arange(16.0), {"units": "gC m-2"}))
     names = FeatureEncoder().fit(green).names
     assert not any(w in n for n in names for w in ("fapar", "agb", "latitude", "longitude"))
     assert "absolute_latitude" in FeatureEncoder(["location"]).fit(green).names
@@ -264,7 +266,7 @@ def test_errors_name_the_culprit(cube):
     with pytest.raises(ValueError, match="koppen"):
         FeatureEncoder().fit(cube).transform(cube.drop_vars("koppen"))
     with pytest.raises(ValueError, match="SY-002: canopy_height is -1"):
-        FeatureEncoder(["site"]).fit(cube.assign(canopy_height=("site", [1.0, -1.0] + [1.0] * 14)))
+        FeatureEncoder(["site"]).fit(cube.assign(canopy_height=("site", [1.0, -1.0] + [1.0] * 14, {"units": "m"})))
     with pytest.raises(ValueError, match="no training site"):
         FeatureEncoder(["soil"]).fit(cube.isel(site=[]))
 
@@ -293,6 +295,26 @@ def test_forcing_serves_where_the_cube_has_no_weather(cube):
         attributes, forcing.isel(site=slice(None, None, -1))
     )  # aligned by site label
     np.testing.assert_allclose(x, FeatureEncoder(["bioclim"]).fit_transform(cube), atol=1e-7)
+
+
+def test_sites_without_daily_extremes_take_their_range_from_radiation(cube):
+    """A SUBSET file has no extremes: the same derivation as in the forcing, site by site, and never NaN for another site's sake."""
+    subset = cube.drop_vars(["TA_F_MIN", "TA_F_MAX", "TA_F_DAY"])
+    with pytest.warns(UserWarning, match="no daily extremes of temperature at SY-001, SY-002.*radiation"):
+        alone = bioclim(subset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        forcing = prepare_forcing(subset)
+    lit = forcing.rg.min() > 0.5
+    for k in ("bio1", "bio12", "bio5", "bio6"):
+        np.testing.assert_allclose(alone[k], bioclim(forcing)[k], rtol=1e-6 if lit else 2e-2, atol=0.2)
+    joined = xr.concat([subset.isel(site=slice(0, 8)), cube.isel(site=slice(8, None))], "site", data_vars="all", join="outer")
+    with pytest.warns(UserWarning, match="SY-001.*SY-008: the daily range"):
+        both = bioclim(joined)
+    for k in BIOCLIM.index:
+        np.testing.assert_allclose(both[k][:8], alone[k][:8], rtol=1e-9)
+        np.testing.assert_allclose(both[k][8:], bioclim(cube)[k][8:], rtol=1e-9)
+    assert np.isfinite(aridity_index(joined)).all() and (koppen_from_weather(joined) == koppen_from_weather(cube)).all()
 
 
 def test_real_cube():

@@ -269,11 +269,11 @@ def test_one_process_at_a_time_and_killed_for_good(cube, three_epochs, tmp_path)
 
 @pytest.mark.skipif(os.name == "nt", reason="no limit on the size of files on Windows")
 def test_a_full_disk_leaves_what_was_there(three_epochs, tmp_path):
-    """No file may grow beyond 4 kB, which gives the same error as a full disk."""
+    """No file may grow beyond 1 kB, which gives the same error as a full disk."""
     three_epochs.save(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="weights.npz could not be written .*unchanged"):
             three_epochs.save(tmp_path, replace=True)

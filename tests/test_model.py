@@ -1,6 +1,8 @@
 """The process model: parity, closure, gradients, packing, spin-up, disturbance, replacement, bad input."""
 
+import json
 import warnings
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from hybridecosys.model import spinup as spinning
 from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import complete_parameters, run, simulate
-from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, wroasted
+from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, model_diagram, model_tables, wroasted
 from hybridecosys.processes.process import Parameter, approach
 
 TARGETS = ("gpp", "nee", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
@@ -137,8 +139,7 @@ def at_start(forcing, dtype, rng, spread: float = 1.0):
     parameters = {n: jnp.full(inputs.n_site, p.default, dtype) for n, p in SMOOTH.parameter_table.items()}
     for name, values in draw(SMOOTH, inputs.n_site, rng).items():
         parameters[name] = jnp.asarray(spread * values + (1 - spread) * np.asarray(parameters[name]), dtype)
-    static = spinning.static_values(SMOOTH.plan(), parameters, inputs)
-    return parameters, spinning.initial_state(SMOOTH.plan(), static, inputs), inputs
+    return parameters, spinning.initial_state(spinning.bind(SMOOTH, parameters, inputs), inputs), inputs
 
 
 def test_gradients_agree_with_central_differences(forcing):
@@ -273,8 +274,7 @@ def spun(forcing, kind, dtype):
     with jax.enable_x64(dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(dtype))
         parameters = {n: jnp.full(inputs.n_site, p.default, dtype) for n, p in SMOOTH.parameter_table.items()}
-        static = spinning.static_values(SMOOTH.plan(), parameters, inputs)
-        state = jax.jit(spinning.spin_up, static_argnums=(0, 4))(SMOOTH, parameters, static, inputs, kind)
+        state = jax.jit(spinning.spin_up, static_argnums=2)(spinning.bind(SMOOTH, parameters, inputs), inputs, kind)
         return {n: np.asarray(v, float) for n, v in state.items()}
 
 
@@ -288,14 +288,14 @@ def test_accelerated_spinup_gives_the_reference_result_where_the_quick_pools_set
 
 
 def test_accelerated_spinup_agrees_with_differences(forcing):
-    plan, names = SMOOTH.plan(disturbed=False), ("gpp_potential.eps_max", "turnover.wood_scale", "autotrophic_respiration.rmn", "drainage.exponent")
+    names = ("gpp_potential.eps_max", "turnover.wood_scale", "autotrophic_respiration.rmn", "drainage.exponent")
     with jax.enable_x64(True):
         inputs = make_inputs(forcing.isel(site=[0, 3]), np.float64)
         default = {n: jnp.full(2, float(p.default)) for n, p in SMOOTH.parameter_table.items()}
 
         def pools(learned):
             parameters = {**default, **learned}
-            state = spinning.accelerated_spinup(plan, parameters, spinning.static_values(SMOOTH.plan(), parameters, inputs), inputs)
+            state = spinning.accelerated_spinup(spinning.bind(SMOOTH, parameters, inputs).undisturbed, inputs)
             return sum(state[n] for n in ("leaf", "wood", "litter_slow", "soil_slow", "groundwater"))
 
         here = {n: default[n] for n in names}
@@ -329,8 +329,7 @@ def test_eta_scales_the_pools_and_gives_no_flux(forcing):
 
         def state(given):
             parameters = {n: jnp.asarray(v) for n, v in complete_parameters(MODEL, given, forcing.site.values).items()}
-            static = spinning.static_values(MODEL.plan(), parameters, inputs)
-            solved = jax.jit(spinning.spin_up, static_argnums=(0, 4))(MODEL, parameters, static, inputs, "reference")
+            solved = jax.jit(spinning.spin_up, static_argnums=2)(spinning.bind(MODEL, parameters, inputs), inputs, "reference")
             return {name: np.asarray(value) for name, value in solved.items()}
 
         plain, scaled = state({}), state(eta)
@@ -346,22 +345,19 @@ def test_eta_scales_the_pools_and_gives_no_flux(forcing):
 
 def test_equilibrium_stays_and_its_gradient_agrees_with_differences():
     forcing = weather(1, 1)
-    plan = SMOOTH.plan(disturbed=False)
     names = ("gpp_potential.eps_max", "turnover.litter_scale", "turnover.wood_scale", "fapar.k_extinction", "drainage.exponent")
     with jax.enable_x64(True):
         inputs = make_inputs(forcing, np.float64)
         default = {n: jnp.full(1, float(p.default)) for n, p in SMOOTH.parameter_table.items()}
 
         def carbon(learned):
-            static = spinning.static_values(SMOOTH.plan(), {**default, **learned}, inputs)
-            state = spinning.equilibrium(plan, {**default, **learned}, static, inputs, tolerance=1e-12)
+            state = spinning.equilibrium(spinning.bind(SMOOTH, {**default, **learned}, inputs).undisturbed, inputs, tolerance=1e-12)
             return sum(state[n] for n in (*VEGETATION, "litter_fast", "litter_slow")).sum(), state
 
         solve = jax.jit(jax.value_and_grad(carbon, has_aux=True))
         here = {n: default[n] for n in names}
         (total, state), slope = solve(here)
-        static = spinning.static_values(SMOOTH.plan(), default, inputs)
-        later = spinning.years(plan, default, static, state, inputs.first_year)
+        later = spinning.years(spinning.bind(SMOOTH, default, inputs).undisturbed, state, inputs.first_year)
         assert (spinning.relative_change(state, later) < 1e-4).all() and total > 1000
         for name in names:
             step = 1e-6 * (SMOOTH.parameter_table[name].upper - SMOOTH.parameter_table[name].lower)
@@ -370,6 +366,30 @@ def test_equilibrium_stays_and_its_gradient_agrees_with_differences():
 
 
 # structure
+
+
+def test_dynamics_are_a_model_bound_to_its_parameters(forcing):
+    inputs = make_inputs(forcing.isel(site=[0, 3], time=slice(0, 365)))
+    parameters = {n: jnp.full(2, p.default) for n, p in MODEL.parameter_table.items()}
+    dynamics = spinning.bind(MODEL, parameters, inputs)
+    assert "disturbance" not in [a.process for a in dynamics.undisturbed.plan.approaches] and MODEL.plan() == wroasted().plan() != SMOOTH.plan()
+    assert len(jax.tree.leaves(dynamics)) == len(parameters) + len(jax.tree.leaves(dynamics.static))
+
+    @jax.jit
+    def ten_days(dynamics, state):
+        block = {n: x[0, :10] for n, x in inputs.forcing.items()}
+        whole, out = dynamics.block(state, block, outputs=("gpp",))
+        weather = timeloop.weather_values(dynamics, state, block)
+        for day in range(10):
+            new, single = dynamics.day({n: state[n] for n in POOLS} | {n: state[n] for n in MEMORY}, {k: v[day] for k, v in weather.items()}, ("gpp",))
+            state = {n: new[n] for n in STATE}
+        return (whole, out["gpp"][-1]), (state, single["gpp"])
+
+    state = spinning.initial_state(dynamics, inputs)
+    by_block, by_day = ten_days(dynamics, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), by_block, by_day)
+    other = spinning.bind(MODEL, {**parameters, "gpp_potential.eps_max": jnp.full(2, 1.0)}, inputs)
+    assert (ten_days(other, state)[0][1] < by_block[1]).all() and ten_days._cache_size() == 1  # compiled once for all parameters
 
 
 def test_replace_swaps_one_process_and_keeps_its_parameters(forcing):
@@ -400,6 +420,83 @@ def test_replace_refuses_what_cannot_work():
         MODEL.replace(gpp_vpd=MODEL.processes["wue"])
     with pytest.raises(ValueError, match="rooting"):
         wroasted("deep")
+
+
+@approach("interception", returns=("rain", "interception"), leaves="interception", capacity=Parameter(0.2, 0, 1, "mm", "held by leaves", learned=True))
+def wet_canopy(rain, lai, capacity):
+    held = jnp.where(rain < capacity * lai, rain, capacity * lai)
+    return rain - held, held
+
+
+def test_a_process_that_takes_water_out_of_the_site_closes_the_balance(forcing):
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    assert wet == MODEL.insert(after="snow_cover", interception=wet_canopy) and wet.remove("interception") == MODEL
+    assert [*wet.processes].index("interception") + 1 == [*wet.processes].index("snow_melt") and "interception.capacity" in wet.learned
+    names = ["interception", "evapotranspiration", "soil_evaporation", "transpiration", "water_balance"]
+    forcing = forcing.isel(site=[0, 3, 7])
+    result = simulate(wet, forcing, {"interception.capacity": 0.5}, spinup="none", outputs=names, dtype="float64")
+    assert np.abs(result.water_balance).max() < 1e-9 and (result.interception.max("time") > 0.01).all()
+    np.testing.assert_allclose(result.evapotranspiration, result.soil_evaporation + result.transpiration + result.interception, atol=1e-12)
+    assert result.interception.attrs == {"units": "mm d-1", "long_name": "interception"}
+
+    def drier(rain, lai):  # a plain function takes over what the approach declares
+        return rain - 0.1 * rain, 0.1 * rain
+
+    same = simulate(wet.replace(interception=drier), forcing, spinup="none", outputs=["water_balance"], dtype="float64")
+    assert np.abs(same.water_balance).max() < 1e-9
+    silent = MODEL.insert(before="snow_melt", interception=approach("interception", returns=("rain", "interception"))(drier))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        taken = simulate(silent, forcing, spinup="none", outputs=["water_balance", "interception"], dtype="float64")
+    np.testing.assert_allclose(taken.water_balance, taken.interception, atol=1e-9)
+
+
+def test_changes_of_a_model_that_cannot_work_are_refused():
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    with pytest.raises(KeyError, match="unknown process 'snowmelt'; did you mean 'snow_melt'"):
+        MODEL.insert(after="snowmelt", interception=wet_canopy)
+    with pytest.raises(TypeError, match="after or before"):
+        MODEL.insert(interception=wet_canopy)
+    with pytest.raises(TypeError, match="height is new, so say what it gives"):
+        MODEL.insert(after="lai", height=lambda wood: wood)
+    with pytest.raises(ValueError, match="interception is there already"):
+        wet.insert(after="lai", interception=wet_canopy)
+    with pytest.raises(ValueError, match="approach to interception, not to canopy"):
+        MODEL.insert(after="lai", canopy=wet_canopy)
+    with pytest.raises(ValueError, match="interception: approach wet_canopy asks for lai"):
+        MODEL.insert(before="lai", interception=wet_canopy)
+    with pytest.raises(ValueError, match="interception leaves the site, but no process after it"):
+        MODEL.insert(after="water_fluxes", interception=wet_canopy)
+    with pytest.raises(KeyError, match="did you mean 'wue'"):
+        MODEL.remove("wu")
+    with pytest.raises(ValueError, match="wue cannot be removed: process gpp: approach coupled asks for wue"):
+        MODEL.remove("wue")
+    with pytest.raises(ValueError, match="is declared, but not among what it returns"):
+        approach("interception", returns="rain", leaves="interception")(lambda rain: rain)
+
+
+def test_fingerprint_tells_models_apart():
+    assert MODEL.fingerprint() == wroasted().fingerprint() and json.loads(json.dumps(MODEL.fingerprint())) == MODEL.fingerprint()
+    assert MODEL.fingerprint()["root_depth"] == ["step_depth", {"fraction": [0.5, 0.1, 0.8]}] and SMOOTH.fingerprint()["root_depth"][0] == "smooth_depth"
+    other = MODEL.insert(before="snow_melt", interception=wet_canopy).fingerprint()
+    assert other.pop("interception") == ["wet_canopy", {"capacity": [0.2, 0, 1]}] and other == MODEL.fingerprint()
+
+
+@pytest.mark.parametrize("greenness", ["modelled", "observed"])
+def test_every_output_has_unit_and_meaning(greenness):
+    for name, (unit, meaning) in wroasted(greenness=greenness).variables.items():
+        assert unit and meaning, name
+
+
+def test_a_model_shows_itself_in_a_notebook():
+    wet = MODEL.insert(before="snow_melt", interception=wet_canopy)
+    page = wet._repr_html_()
+    root = ElementTree.fromstring(model_diagram(wet))
+    assert set(wet.processes) <= {t.text for t in root.findall(".//{*}text")} and len(root.findall("{*}g")) == len(wet.processes)
+    for words in (*wet.parameter_table, *STATE, *wet.outputs):
+        assert f"<th>{words}</th>" in page, words
+    tables = model_tables(wet)
+    assert tables["pools"].loc["snow", "changed by"] == "snow_melt" and tables["parameters"].loc["interception.capacity", "bounds"] == "0 to 1"
 
 
 def test_parameter_table_is_that_of_the_specification():

@@ -2,6 +2,7 @@
 
 import ast
 import filecmp
+import inspect
 import json
 import os
 import re
@@ -53,6 +54,22 @@ def test_public_names():
         assert name in dir(hybridecosys)
     with pytest.raises(AttributeError, match="simulat"):
         _ = hybridecosys.simulat
+
+
+def test_public_names_of_the_version_before_are_still_there():
+    """A name, or an argument, that goes needs a deprecation first (see how this is built); what is new is added to the file with a release."""
+    for name, arguments in json.loads((ROOT / "tests/public_names.json").read_text()).items():
+        assert name in hybridecosys.__all__, name
+        now = inspect.signature(getattr(hybridecosys, name)).parameters
+        assert set(arguments) <= set(now), f"{name}: {sorted(set(arguments) - set(now))}"
+        first = [a for a in arguments if now[a].kind is now[a].POSITIONAL_OR_KEYWORD]
+        assert [a for a in now if a in first] == first, f"{name}: arguments in another order"
+
+
+def test_source_distribution_has_what_its_setup_reads():
+    given = (ROOT / "MANIFEST.in").read_text().split()
+    assert {"settings.ini", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"} <= set(given)
+    assert SETTINGS["notebooks_requirements"].split()[0].startswith("jupyterlab")
 
 
 def test_names_for_editors_are_the_lazy_ones():

@@ -17,7 +17,7 @@ from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, sample_path, sample_sit
 from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.halfhourly import made_up_halfhours
 from hybridecosys.data.sources import SOURCES, join_sites, read_many, read_source, recognise
-from hybridecosys.data.stores import made_up_sindbad, write_zarr_fluxnet2015
+from hybridecosys.data.stores import from_sindbad, made_up_sindbad, write_zarr_fluxnet2015
 
 HH = "FLX_XX-Aaa_FLUXNET2015_FULLSET_HH_2005-2005_1-3.csv"
 PLACES = pd.DataFrame({"latitude": [36.43, 50.0], "longitude": [-99.42, 9.0], "igbp": ["GRA", "DBF"], "elevation": [611, 100]}, index=["US-AR1", "XX-Aaa"])
@@ -242,3 +242,32 @@ def test_table_of_sites():
     with pytest.raises(ValueError, match="DE-Hai comes twice"):
         with_table(cube, pd.DataFrame({"sand": [0.3, 0.4]}, index=["DE-Hai", "DE-Hai"]))
     assert SAMPLE_ATTRIBUTES["igbp"] == "GRA"
+
+
+def test_open_cube_knows_the_other_layouts(tmp_path, table):
+    made_up_sindbad().to_zarr(tmp_path / "sindbad.zarr", zarr_format=2)
+    xr.testing.assert_equal(open_cube(tmp_path / "sindbad.zarr"), from_sindbad(made_up_sindbad()))
+    met = write_plumber2(table, tmp_path)
+    xr.testing.assert_equal(open_cube(met), read_source(met))
+    write_zarr_fluxnet2015(table, tmp_path / "z.zarr", {"DE-Xxx": 10.0})
+    with pytest.raises(ValueError, match=r"z.zarr: this is zarr-fluxnet2015.*use read_zarr_fluxnet2015"):
+        open_cube(tmp_path / "z.zarr")
+    with pytest.raises(ValueError, match="it holds the fluxes, give the file of the weather"):
+        open_cube(met.with_name(met.name.replace("_Met", "_Flux")))
+    table.to_csv(tmp_path / HH, index=False)
+    with pytest.raises(ValueError, match=f"{HH}: a table or zip, no cube; read_fluxnet reads such a file"):
+        open_cube(tmp_path / HH)
+
+
+def test_values_out_of_range_are_treated_as_asked_in_every_layout(tmp_path, table):
+    hot = table.assign(TA_F=table.TA_F.where(table.index // 48 != 3, 70.0))
+    hot.to_csv(tmp_path / HH, index=False)
+    met = write_plumber2(hot, tmp_path)
+    cube = made_up_sindbad(days=400)
+    cube["TA_ERAIv2_gfld"][0, 3] = 70.0
+    cube.to_zarr(tmp_path / "s.zarr", zarr_format=2)
+    for path in (tmp_path / HH, met, tmp_path / "s.zarr"):
+        with pytest.raises(ValueError, match="TA_F: 70 degC is above 60"):
+            read_source(path)
+        with pytest.warns(UserWarning, match="TA_F"):
+            assert bool(read_source(path, out_of_range="missing").TA_F[0, 3].isnull())

@@ -78,19 +78,19 @@ LOOK = """() => ({
 @pytest.fixture(scope="module")
 def seen(browser, address, site) -> dict[str, dict]:
     """What a browser finds on every page: at both widths, its complaints, and what it asked of other hosts."""
-    found = {}
+    found, here = {}, {}
+    page = browser.new_page(viewport=WIDE)
+    page.on("console", lambda m: here["complaints"].append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: here["complaints"].append(str(e)))
+    page.on("request", lambda r: here["outside"].append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
     for path in sorted(site.rglob("*.html")):
-        name = path.relative_to(site).as_posix()
-        page = browser.new_page(viewport=WIDE)
-        complaints, outside = [], []
-        page.on("console", lambda m, to=complaints: to.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e, to=complaints: to.append(str(e)))
-        page.on("request", lambda r, to=outside: to.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
-        page.goto(f"{address}/{name}", wait_until="load")
-        found[name] = {"wide": page.evaluate(LOOK), "complaints": complaints, "outside": outside}
+        here = found[path.relative_to(site).as_posix()] = {"complaints": [], "outside": []}
+        page.set_viewport_size(WIDE)
+        page.goto(f"{address}/{path.relative_to(site).as_posix()}", wait_until="load")
+        here["wide"] = page.evaluate(LOOK)
         page.set_viewport_size(NARROW)
-        found[name]["narrow"] = page.evaluate(LOOK)
-        page.close()
+        here["narrow"] = page.evaluate(LOOK)
+    page.close()
     return found
 
 
@@ -147,6 +147,7 @@ def test_pages_ask_nothing_of_other_hosts_and_do_not_complain(seen):
 
 def test_figures_are_there_and_say_what_they_show(seen):
     assert not bad(seen, lambda look: look["wide"]["broken"])
+    assert not bad(seen, lambda look: look["wide"]["noalt"]), "figures without #| fig-alt"
 
 
 def test_formulas_are_set(seen):

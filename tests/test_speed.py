@@ -23,9 +23,9 @@ from hybridecosys.learning.cost import output_names
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import run
-from hybridecosys.model.spinup import initial_state, static_values
+from hybridecosys.model.spinup import bind, initial_state
 from hybridecosys.model.structure import wroasted
-from hybridecosys.model.timeloop import ahead, remembered, step, weather_values
+from hybridecosys.model.timeloop import ahead, remembered, weather_values
 from hybridecosys.model.twin import synthetic_cube
 
 STORED = Path(__file__).with_name("speed_proxies.json")
@@ -64,20 +64,20 @@ def operations(compiled) -> int:
 
 def test_operations_of_the_compiled_day(case):
     parameters, inputs = case
-    plan = MODEL.plan(inputs.disturbed)
-    static = static_values(MODEL.plan(), parameters, inputs)
-    state = initial_state(plan, static, inputs)
+    dynamics = bind(MODEL, parameters, inputs)
+    plan = dynamics.plan
+    state = initial_state(dynamics, inputs)
     forcing = {n: x[0] for n, x in inputs.forcing.items()}
-    today = {k: v[0] for k, v in weather_values(plan, parameters, static, state, forcing, ahead(plan)).items()}
+    today = {k: v[0] for k, v in weather_values(dynamics, state, forcing, ahead(plan)).items()}
     state = {n: x for n, x in state.items() if n not in remembered(plan)}
 
-    def day(parameters, static, state, today):
-        return step(plan, parameters, static, state, today, OUTPUTS)
+    def day(dynamics, state, today):
+        return dynamics.day(state, today, OUTPUTS)
 
-    def back(parameters, static, state, today, pulled):
-        return jax.vjp(day, parameters, static, state, today)[1](pulled)
+    def back(dynamics, state, today, pulled):
+        return jax.vjp(day, dynamics, state, today)[1](pulled)
 
-    arguments = (parameters, static, state, today)
+    arguments = (dynamics, state, today)
     found = {"operations of a day": operations(jax.jit(day).lower(*arguments).compile())}
     pulled = jax.tree.map(jnp.ones_like, jax.eval_shape(day, *arguments))
     found["operations of a day and its gradient"] = operations(jax.jit(back).lower(*arguments, pulled).compile())

@@ -164,13 +164,14 @@ def read_alma(
     daytime: str = "radiation",
     stamp: str = "start",
     transpiration: bool = False,
+    out_of_range: str = "error",
     **attributes,
 ) -> xr.Dataset:
     """Read one site of PLUMBER2, FluxDataKit (NetCDF), CalLMIP or another ALMA data set, and aggregate it to days.
 
     `met`: the file of the weather (Tair, SWdown, Precip or Rainf, and VPD, Qair or RH). `flux`: the file of the fluxes, half-hourly,
     or CalLMIP's daily one; by default the one beside it, `_Met` replaced by `_Flux` in its name. `stamp`, `least`, `daytime`,
-    `transpiration` as in `alma_intervals` and `read_halfhourly`; `attributes` as in `read_fluxnet`, over those of the file.
+    `transpiration` as in `alma_intervals` and `read_halfhourly`; `out_of_range` and `attributes` as in `read_fluxnet`, these over those of the file.
 
     Returns a Dataset (site, time), names and units of the cube. FileNotFoundError; ValueError for a file of another kind, missing
     variables, wrong units or values.
@@ -199,7 +200,7 @@ def read_alma(
         if transpiration:
             days["T"] = uwue_transpiration(steps, days)
         source = name if flux is None else f"{name}, {flux.name}"
-        return validate_cube(_with_attributes(days, found | attributes).assign_attrs(source=source), attributes=False)
+        return validate_cube(_with_attributes(days, found | attributes).assign_attrs(source=source), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
 

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .cube import canonical, check_units
+from .derived import hargreaves_range, potential_radiation
+
 # %% ../../nbs/01_data/08_bioclim.ipynb #a2931564
 DAYS_IN_MONTH = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])  # noleap
 
@@ -42,28 +45,58 @@ def _pick(data, *names):
     return next((data[n] for n in names if n in data), None)
 
 
+def _half_ranges(data: xr.Dataset, mean: xr.DataArray) -> dict[str, tuple[xr.DataArray, xr.DataArray]]:
+    "What lies below and above the daily mean, K, from each source that the data have, best first."
+    found = {}
+    low, high, day = _pick(data, "TA_F_MIN", "t_min"), _pick(data, "TA_F_MAX", "t_max"), _pick(data, "TA_F_DAY", "t_air_day")
+    if low is not None and high is not None:
+        found["extremes"] = mean - low, high - mean
+    if day is not None:
+        half = np.maximum(day - mean, 0.0) / TDAY_COEFFICIENT
+        found["daytime mean"] = half, half
+    rg = data["SW_IN_F"] * 0.0864 if "SW_IN_F" in data else data.get("rg")
+    if rg is not None and "latitude" in data:
+        potential = potential_radiation(data["latitude"], data.get_index("time"))
+        rg = rg.transpose("site", "time")
+        half = rg.copy(data=hargreaves_range(rg.values, potential.values)) / 2
+        found["radiation"] = half, half
+    return found
+
+
+def _knows(series: xr.DataArray, mean: xr.DataArray) -> np.ndarray:
+    "Whether `series` has a day in each calendar month that `mean` has one in, (site)."
+    there, needed = (np.isfinite(monthly_climatology(x).values) for x in (series.transpose(*mean.dims), mean))
+    return np.atleast_1d((there | ~needed).all(-1))
+
+
 def daily_weather(data: xr.Dataset) -> xr.Dataset:
     """Daily precip (mm d-1), t_mean, t_min, t_max (degC) of a cube (FLUXNET names) or prepared forcing.
 
-    Without extremes they follow from the daytime mean, t_max = t_mean + (t_day - t_mean)/0.45 (MT-CLIM).
+    Site by site the daily range is that of the extremes, of the daytime mean (t_max = t_mean + (t_day - t_mean)/0.45, MT-CLIM), or of
+    radiation (FAO-56 eq. 50, with a warning). ValueError where precipitation, temperature or all of these are missing.
     """
+    data = canonical(data)
+    check_units(data, ["P_F", "TA_F", "TA_F_MIN", "TA_F_MAX", "TA_F_DAY", "SW_IN_F"])
     precip, mean = _pick(data, "P_F", "precip"), _pick(data, "TA_F", "t_air")
-    low, high, day = (
-        _pick(data, "TA_F_MIN", "t_min"),
-        _pick(data, "TA_F_MAX", "t_max"),
-        _pick(data, "TA_F_DAY", "t_air_day"),
-    )
     if precip is None:
         raise ValueError("no precipitation: expected a variable P_F (cube) or precip (forcing), mm d-1")
     if mean is None:
         raise ValueError("no air temperature: expected a variable TA_F (cube) or t_air (forcing), degC")
-    if low is None or high is None:
-        if day is None:
-            raise ValueError(
-                "no diurnal range: expected TA_F_MIN and TA_F_MAX (t_min and t_max), or TA_F_DAY (t_air_day)"
-            )
-        half = np.maximum(day - mean, 0.0) / TDAY_COEFFICIENT
-        low, high = mean - half, mean + half
+    sources = _half_ranges(data, mean)
+    if not sources:
+        raise ValueError(
+            "no diurnal range: expected TA_F_MIN and TA_F_MAX (t_min and t_max), TA_F_DAY (t_air_day), or SW_IN_F (rg) and latitude"
+        )
+    known = np.stack([_knows(below + above, mean) for below, above in sources.values()])
+    choice = np.where(known.any(0), known.argmax(0), 0)
+    names = list(sources)
+    if "radiation" in names[1:] and (late := choice == names.index("radiation")).any() or names == ["radiation"]:
+        sites = mean["site"].values[late] if len(names) > 1 else mean["site"].values
+        warnings.warn(f"no daily extremes of temperature at {', '.join(map(str, sites[:10]))}: the daily range is taken from radiation (FAO-56 eq. 50)", stacklevel=2)
+    number = xr.DataArray(choice, dims="site", coords={"site": mean["site"]}) if "site" in mean.dims else choice[0]
+    low, high = (mean - sources[names[0]][0], mean + sources[names[0]][1])
+    for i, name in enumerate(names[1:], 1):
+        low, high = low.where(number != i, mean - sources[name][0]), high.where(number != i, mean + sources[name][1])
     return xr.Dataset({"precip": precip, "t_mean": mean, "t_min": low, "t_max": high}).drop_attrs()
 
 
@@ -161,6 +194,7 @@ def aridity_index(data: xr.Dataset) -> xr.DataArray:
     """
     import pyet  # here: slow to import
 
+    data = canonical(data)
     if "latitude" not in data:
         raise ValueError("the aridity index needs the site variable latitude (degrees_north)")
     m = monthly_weather(data)
@@ -213,7 +247,12 @@ def koppen_class(t_mean, precip) -> np.ndarray:
 # %% ../../nbs/01_data/08_bioclim.ipynb #21cde523
 def koppen_from_weather(data: xr.Dataset) -> xr.DataArray:
     "Koeppen-Geiger class per site from the daily weather of a cube or of prepared forcing."
-    m = monthly_weather(data).transpose("site", "month")
+    data = canonical(data)
+    check_units(data, ["P_F", "TA_F"])
+    precip, mean = _pick(data, "P_F", "precip"), _pick(data, "TA_F", "t_air")
+    if precip is None or mean is None:
+        raise ValueError("the Koeppen class needs daily precipitation (P_F or precip) and air temperature (TA_F or t_air)")
+    m = xr.Dataset({"t_mean": monthly_climatology(mean), "precip": monthly_climatology(precip) * xr.DataArray(DAYS_IN_MONTH, dims="month")}).transpose("site", "month")
     return xr.DataArray(
         koppen_class(m["t_mean"].values, m["precip"].values), dims="site", coords={"site": m["site"]}, name="koppen"
     )

@@ -7,6 +7,8 @@ __all__ = ['CO2_SOURCE', 'potential_radiation', 'saturation_pressure', 'net_radi
            'hargreaves_range', 'default_co2']
 
 # %% ../../nbs/01_data/04_derived.ipynb #44c9c19c
+import warnings
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -80,18 +82,16 @@ CO2_SOURCE = (
 
 
 def default_co2(time: pd.DatetimeIndex) -> xr.DataArray:
-    "Atmospheric CO2, ppm, dims (time): the default series, 1959 to 2024; ValueError for a date outside it."
+    "Atmospheric CO2, ppm, dims (time): the default series, on its trend after the last year, with a warning; ValueError for a date before the first."
     last = _CO2_FIRST_YEAR + len(_CO2_ANNUAL) - 1
-    outside = (time.year < _CO2_FIRST_YEAR) | (time.year > last)
-    if outside.any():
-        raise ValueError(
-            f"co2: the default series covers {_CO2_FIRST_YEAR} to {last}, not {time[outside][0]:%Y-%m-%d}; "
-            "give CO2 in the cube"
-        )
-    years = np.arange(_CO2_FIRST_YEAR, last + 1) + 0.5
-    series = np.array(_CO2_ANNUAL)
-    years = np.concatenate([[years[0] - 1], years, [years[-1] + 1]])  # the two half years at the ends: trend carried on
-    series = np.concatenate([[2 * series[0] - series[1]], series, [2 * series[-1] - series[-2]]])
+    other = 'give another by co2=: a number in ppm, or "cube" for that of the cube'
+    if (early := time.year < _CO2_FIRST_YEAR).any():
+        raise ValueError(f"co2: the default series covers {_CO2_FIRST_YEAR} to {last}, not {time[early][0]:%Y-%m-%d}; {other}")
+    years, series = np.arange(_CO2_FIRST_YEAR, last + 1) + 0.5, np.array(_CO2_ANNUAL)
+    first, trend = series[1] - series[0], (series[-1] - series[-11]) / 10  # ppm yr-1, before the first and after the last middle of a year
     now = time.year + (time.day_of_year - 0.5) / np.where(time.is_leap_year, 366, 365)
+    values = np.interp(now, years, series) + first * np.minimum(now - years[0], 0) + trend * np.maximum(now - years[-1], 0)
+    if (late := time.year > last).any():
+        warnings.warn(f"co2: the default series ends in {last}; {time[late][0]:%Y-%m-%d} to {time[late][-1]:%Y-%m-%d} follow its trend of {trend:.1f} ppm a year; {other}", stacklevel=3)
     attrs = {"units": "ppm", "long_name": "atmospheric CO2", "source": CO2_SOURCE}
-    return xr.DataArray(np.interp(now, years, series), dims="time", coords={"time": time}, attrs=attrs, name="co2")
+    return xr.DataArray(values, dims="time", coords={"time": time}, attrs=attrs, name="co2")

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
-from .cube import IGBP, UNKNOWN
+from .cube import IGBP, UNKNOWN, canonical, check_units
 
 # %% ../../nbs/01_data/09_features.ipynb #6bbc3f62
 KOPPEN = [*KOPPEN_BECK, "As", "Ocean"]
@@ -69,6 +69,7 @@ def _require_class(values: np.ndarray, group: str, sites: np.ndarray) -> np.ndar
 
 def _greenness(cube: xr.Dataset) -> dict[str, xr.DataArray]:
     "Mean and seasonal amplitude (highest minus lowest month) of each greenness variable."
+    check_units(cube, ["FAPAR", "EVI", "NDVI"])
     monthly = {v.lower(): monthly_climatology(cube[v]) for v in ("FAPAR", "EVI", "NDVI") if v in cube}
     means = {f"{v}_mean": m.mean("month", skipna=False) for v, m in monthly.items()}
     return means | {f"{v}_amplitude": m.reduce(np.ptp, "month") for v, m in monthly.items()}
@@ -112,12 +113,12 @@ def site_features(
 ) -> xr.Dataset:
     """Raw features per site, in their own units; each variable's attrs["group"] names its group.
 
-    `cube`: as of `open_cube`; `forcing`: prepared forcing, used where the cube has no daily weather.
+    `cube`: as of `open_cube`, made canonical first; `forcing`: prepared forcing, used where the cube has no daily weather.
     `groups=None`: those of DEFAULT_GROUPS that the cube carries; a group asked for by name must be there. Bioclimatic
     variables (all 19) and the aridity index that the cube carries are taken as they are, else made from the weather.
     ValueError names the group, or site and class.
     """
-    names = check_groups(DEFAULT_GROUPS if groups is None else groups)
+    names, cube = check_groups(DEFAULT_GROUPS if groups is None else groups), canonical(cube)
     if "site" not in cube.dims:
         raise ValueError(f"the cube has dims {tuple(cube.dims)}: features need the dimension site")
     weather = cube if _has_weather(cube) else forcing if _has_weather(forcing) else None
@@ -129,6 +130,7 @@ def site_features(
         if not found and groups is not None:
             variables = ", ".join(CONTINUOUS.get(g) or [g])
             raise ValueError(f"feature group {g!r} asked for, but the cube has none of its variables ({variables})")
+        check_units(cube, list(found))
         for k, v in found.items():
             data = _require_class(v.values, g, cube["site"].values) if g in CLASSES else v.values.astype(float)
             attrs = {a: v.attrs[a] for a in ("units", "long_name") if a in v.attrs}
@@ -213,7 +215,7 @@ class FeatureEncoder:
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
         "Features (site, feature), float64; coordinate `group` per feature. ValueError names a missing variable."
-        names = self.names
+        names, cube = self.names, canonical(cube)
         wanted = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"]
         raw = site_features(cube, forcing, wanted) if wanted else xr.Dataset(coords={"site": cube["site"].values})
         other = {k: v.values.astype(float) for k, v in _other(cube).items() if self.group_of.get(k) == "other"}

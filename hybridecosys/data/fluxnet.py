@@ -7,10 +7,13 @@ __all__ = ['SAMPLE_ATTRIBUTES', 'SAMPLE_ATTRIBUTION', 'site_in_name', 'read_site
            'sample_site']
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #f1e52a95
+import csv
 import difflib
+import gzip
 import io
 import os
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -42,55 +45,137 @@ def _check_step(name: str) -> None:
         raise ValueError(f"{name}: a {_STEPS[step.group(1)]} FLUXNET file; the daily one (_DD_) is needed")
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #7d1204b0
+_ALWAYS = ["TA_F", "SW_IN_F", "VPD_F", "P_F"]
+_RANK = ("FULLSET", "FLUXMET", "SUBSET")
+
+
 def _decode(name: str, data: bytes) -> str:
+    "Text of a CSV; ValueError for what is none."
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(coding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: not a text file") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _daily_text(path: Path) -> tuple[str, str]:
-    "(file name, text) of the daily CSV: the file itself or the member of a zip."
+def _unpacked(path: Path, data: bytes) -> tuple[str, bytes]:
+    "(name, bytes) of a file, gunzipped where its name ends with .gz."
+    if path.suffix.lower() != ".gz":
+        return path.name, data
+    try:
+        return path.stem, gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path.name}: not a gzip file, or truncated") from error
+
+
+def _header(line: str) -> tuple[list[str], str]:
+    "(column names, separator) of the first line of a CSV."
+    separator = max(",;\t", key=line.count)
+    names = [c.strip().strip('"') for c in line.split(separator)]
+    return ([c.upper() for c in names] if "TIMESTAMP" not in names and "TIMESTAMP" in [c.upper() for c in names] else names), separator
+
+# %% ../../nbs/01_data/03_fluxnet.ipynb #zipchoice1
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    "CSV files of a zip, without what macOS adds."
+    return [m for m in archive.namelist() if m.lower().endswith(".csv") and "__MACOSX" not in m and not Path(m).name.startswith("._")]
+
+
+def _choose(name: str, archive: zipfile.ZipFile, site: str | None) -> str:
+    "The daily file of a zip, by its columns. ValueError names what there is, or the candidates where several remain."
+    heads = {}
+    for member in _members(archive):
+        if not re.search(r"_(HH|HR|WW|MM|YY)(?=[_.])", Path(member).name):
+            with archive.open(member) as file:
+                heads[member] = _header(file.readline().decode("utf-8-sig", "replace").strip())[0]
+    good = [m for m, columns in heads.items() if {"TIMESTAMP", *_ALWAYS} <= set(columns) and not re.search(r"_(ERA5?|ERAI|AUX\w*|\w*VARINFO)_", Path(m).name)]
+    if not good:
+        near = [f"{Path(m).name} (lacks {', '.join(c for c in ('TIMESTAMP', *_ALWAYS) if c not in columns)})" for m, columns in heads.items() if "_DD_" in m]
+        raise ValueError(f"{name}: no daily CSV (_DD_) with TIMESTAMP, {', '.join(_ALWAYS)} in this zip, only {', '.join(near[:5] or archive.namelist()[:5])}")
+    rank = {m: next((i for i, word in enumerate(_RANK) if word in Path(m).name), len(_RANK)) for m in good}
+    best = [m for m in good if rank[m] == min(rank.values())]
+    if site is not None and len(best) > 1:
+        best = [m for m in best if site in Path(m).name] or best
+    if len(best) > 1:
+        raise ValueError(f"{name}: several daily files in this zip: {', '.join(map(str, best))}; unpack it and read one")
+    return best[0]
+
+
+def _daily_text(path: Path, site: str | None = None) -> tuple[str, str, dict[str, bytes]]:
+    "(file name, text) of the daily CSV, the file itself or the member of a zip, and the tables about sites in the zip."
     if not path.exists():
         raise FileNotFoundError(f"no FLUXNET file at {path}")
     if path.suffix.lower() != ".zip":
-        return path.name, _decode(path.name, path.read_bytes())
+        name, data = _unpacked(path, path.read_bytes())
+        return name, _decode(name, data), {}
     try:
         with zipfile.ZipFile(path) as archive:
-            daily = [m for m in archive.namelist() if re.search(r"_DD_.*\.csv$", Path(m).name)]
-            if not daily:
-                raise ValueError(
-                    f"{path.name}: no daily CSV (_DD_) in this zip, only {', '.join(archive.namelist()[:5])}"
-                )
-            best = sorted(daily, key=lambda m: ("FULLSET" not in m, m))[0]
-            return Path(best).name, _decode(Path(best).name, archive.read(best))
-    except zipfile.BadZipFile as error:
+            best = _choose(path.name, archive, site)
+            info = {Path(m).name: archive.read(m) for m in _members(archive) if re.search(r"_(BIF|SITEINFO)_", Path(m).name)}
+            return Path(best).name, _decode(Path(best).name, archive.read(best)), info
+    except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path.name}: not a zip file, or truncated") from error
+
+# %% ../../nbs/01_data/03_fluxnet.ipynb #csvstructure
+def _check_lines(name: str, lines: list[str], columns: list[str], separator: str) -> bool:
+    "Whether each row ends with one separator too many. ValueError names the line whose number of values is not that of the columns."
+    plain = not any('"' in line for line in lines)
+    counts = np.array([line.count(separator) + 1 if plain else len(next(csv.reader([line], delimiter=separator))) for line in lines])
+    trailing = bool((counts == len(columns) + 1).all()) and all(line.endswith(separator) for line in lines)
+    wrong = np.flatnonzero(counts != len(columns))
+    if len(wrong) and not trailing:
+        at = int(wrong[0])
+        cut = "; the file is cut short" if at == len(lines) - 1 and counts[at] < len(columns) else ""
+        raise ValueError(f"{name}: not a CSV table: line {at + 2} has {counts[at]} values, the header {len(columns)} columns{cut}")
+    return trailing
+
+
+def _dates(name: str, stamps: pd.Series) -> pd.DatetimeIndex:
+    "Days from 20010131, 2001-01-31 or 2001-01-31 06:00. ValueError names the first that is none, and its line."
+    text = stamps.astype(str).str.strip().str.replace(r"^(\d{8})\.0+$", r"\1", regex=True)
+    text = text.str.replace(r"^(\d{4})[-/](\d{2})[-/](\d{2})([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|\+00:?00)?)?$", r"\1\2\3", regex=True)
+    days = pd.to_datetime(text.where(text.str.fullmatch(r"\d{8}")), format="%Y%m%d", errors="coerce")
+    if days.isna().any():
+        at = int(np.flatnonzero(days.isna())[0])
+        raise ValueError(f"{name}: TIMESTAMP {stamps.iloc[at]!r} is not a day (YYYYMMDD or YYYY-MM-DD), line {at + 2}")
+    return pd.DatetimeIndex(days, name="time")
+
+
+def _numbers(name: str, column: pd.Series, decimal: str) -> np.ndarray:
+    "A column as numbers, -9999 and below as NaN. ValueError names column, line and text of what is no number."
+    text = column.str.strip()
+    text = text.str.replace(",", ".", regex=False) if decimal == "," else text
+    values = pd.to_numeric(text, errors="coerce").to_numpy(float)
+    wrong = np.flatnonzero(np.isnan(values) & text.notna().to_numpy() & (text != "").to_numpy() & ~text.str.lower().isin(["nan", "na", "null", "none", "1.#qnan", "-1.#ind"]).to_numpy())
+    if len(wrong):
+        raise ValueError(f"{name}: column {column.name}, line {wrong[0] + 2}: {column.iloc[wrong[0]]!r} is not a number")
+    return np.where(values <= _FILL, np.nan, values)
+
+# %% ../../nbs/01_data/03_fluxnet.ipynb #csvtablecell
+_FILL = -9999
 
 
 def _table(name: str, text: str) -> pd.DataFrame:
-    "The CSV as numbers with a date index; ValueError for an empty file, another product or another time step."
+    "The CSV as numbers with a date index; ValueError for an empty file, another product, another time step, or a broken table."
+    lines = text.rstrip("\n").split("\n")
     if not text.strip():
         raise ValueError(f"{name}: the file is empty")
-    try:
-        table = pd.read_csv(io.StringIO(text))
-    except ValueError as error:
-        raise ValueError(f"{name}: not a CSV table ({error})") from error
-    if "TIMESTAMP_START" in table.columns:
-        raise ValueError(
-            f"{name}: has TIMESTAMP_START, so it is not daily (half-hourly or weekly); the daily file (_DD_) is needed"
-        )
-    if "TIMESTAMP" not in table.columns:
-        raise ValueError(
-            f"{name}: no column TIMESTAMP, not a FLUXNET file; it has {', '.join(map(str, table.columns[:6]))}"
-        )
-    if table.empty:
+    columns, separator = _header(lines[0])
+    if "TIMESTAMP_START" in columns:
+        raise ValueError(f"{name}: has TIMESTAMP_START, so it is not daily (half-hourly or weekly); the daily file (_DD_) is needed, or read_halfhourly")
+    if "TIMESTAMP" not in columns:
+        raise ValueError(f"{name}: no column TIMESTAMP, not a FLUXNET file; it has {', '.join(columns[:6])}")
+    if len(lines) == 1:
         raise ValueError(f"{name}: a header without any row")
-    stamps = table["TIMESTAMP"].astype(str)
-    days = pd.to_datetime(stamps.where(stamps.str.fullmatch(r"\d{8}")), format="%Y%m%d", errors="coerce")
-    if days.isna().any():
-        raise ValueError(f"{name}: TIMESTAMP {stamps[days.isna()].iloc[0]!r} is not a day (YYYYMMDD)")
-    return table.set_index(pd.DatetimeIndex(days, name="time")).drop(columns="TIMESTAMP")
+    if twice := [c for c in columns if c and columns.count(c) > 1]:
+        raise ValueError(f"{name}: column {twice[0]} stands twice in the header")
+    trailing = _check_lines(name, lines[1:], columns, separator)
+    names = columns + ["trailing"] * trailing
+    raw = pd.read_csv(io.StringIO("\n".join(lines[1:])), sep=separator, header=None, names=[c or f"unnamed {i}" for i, c in enumerate(names)], dtype=str,
+                      keep_default_na=False, index_col=False, skip_blank_lines=False)
+    days, decimal = _dates(name, raw["TIMESTAMP"]), "," if separator == ";" else "."
+    used = [c for c in columns if c in VARIABLES.index or c.replace("_CUT_", "_VUT_") in VARIABLES.index or "_F_MDS" in c]
+    return pd.DataFrame({c: _numbers(name, raw[c], decimal) for c in used}, index=days)
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #ebb3a0b2
 _BIF = {"LOCATION_LAT": "latitude", "LOCATION_LONG": "longitude", "LOCATION_ELEV": "elevation", "IGBP": "igbp",
@@ -99,34 +184,79 @@ _BIF = {"LOCATION_LAT": "latitude", "LOCATION_LONG": "longitude", "LOCATION_ELEV
 _PERCENT = {"sand", "clay"}
 
 
+def _bif_table(name: str, data: bytes) -> pd.DataFrame:
+    "A BIF or SITEINFO table as text. ValueError for what is none."
+    if data[:2] == b"PK" or b"\0" in data[:1000]:
+        raise ValueError(f"{name}: not a CSV (an Excel file?); save the table as CSV")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    first = text.split("\n", 1)[0]
+    table = pd.read_csv(io.StringIO(text), sep=max(",;\t", key=first.count), dtype=str, keep_default_na=False)
+    table.columns = table.columns.str.strip().str.upper()
+    if not {"VARIABLE", "DATAVALUE"} <= set(table.columns):
+        raise ValueError(f"{name}: not a site-information file, it has {', '.join(table.columns[:6])}")
+    return table.apply(lambda c: c.str.strip())
+
+
+def _bif_value(name: str, site: str, variable: str, text: str) -> float | str:
+    "One DATAVALUE: a class, or a number with or without a unit behind it."
+    if _BIF[variable] in ("igbp", "koppen"):
+        return text
+    number = re.fullmatch(r"([-+]?\d*[.,]?\d+(?:[eE][-+]?\d+)?)\s*(m|%|deg\w*|°)?", text)
+    if number is None:
+        raise ValueError(f"{name}: {variable} of {site} is {text!r}, not a number")
+    return float(number[1].replace(",", ".")) / (100 if _BIF[variable] in _PERCENT else 1)
+
+
+def _site_info(name: str, data: bytes, site: str) -> dict[str, float | str]:
+    "Attributes of one site from the bytes of a BIF or SITEINFO CSV."
+    table = _bif_table(name, data)
+    mine = table[table.SITE_ID == site] if "SITE_ID" in table else table
+    rows = mine[mine.VARIABLE.isin(_BIF) & ~mine.DATAVALUE.str.match(r"^(|nan|na|-9999(\.0*)?)$", case=False)]
+    if not len(mine[mine.VARIABLE.isin(_BIF)]):
+        raise ValueError(f"{name}: nothing about site {site}")
+    texture = rows[rows.VARIABLE.str.startswith("SOIL_TEX_")]
+    if "GROUP_ID" in rows and len(both := [g for g, t in texture.groupby("GROUP_ID", sort=False) if t.VARIABLE.nunique() > 1]):
+        rows = rows[~rows.VARIABLE.str.startswith("SOIL_TEX_") | (rows.GROUP_ID == both[-1])]
+    out = {}
+    for variable, values in rows.groupby("VARIABLE", sort=False).DATAVALUE:
+        if values.nunique() > 1:
+            warnings.warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken", stacklevel=4)
+        out[_BIF[variable]] = _bif_value(name, site, variable, values.iloc[-1])
+    return out
+
+
 def read_site_info(path: str | os.PathLike, site: str) -> dict[str, float | str]:
     """Attributes of one site, as keywords of `read_fluxnet`, from a BIF or SITEINFO CSV.
 
-    Its columns SITE_ID, VARIABLE and DATAVALUE are read. Texture in percent becomes a fraction; of repeated entries
-    the last is taken. ValueError if the site is not in the file.
+    Its columns VARIABLE and DATAVALUE are read, SITE_ID where it has one. Texture in percent becomes a fraction; of repeated entries
+    the last is taken, with a warning where they differ. ValueError if the site is not in the file, for text where a number
+    belongs, and for what is no such table.
     """
-    table = pd.read_csv(path, dtype=str)
-    if not {"SITE_ID", "VARIABLE", "DATAVALUE"} <= set(table.columns):
-        raise ValueError(f"{Path(path).name}: not a site-information file, it has {', '.join(table.columns[:6])}")
-    rows = table[(table.SITE_ID == site) & table.VARIABLE.isin(_BIF)]
-    if rows.empty:
-        raise ValueError(f"{Path(path).name}: nothing about site {site}")
-    values = {_BIF[v]: x.strip() for v, x in zip(rows.VARIABLE, rows.DATAVALUE)}
-    return {k: v if k in ("igbp", "koppen") else float(v) / (100 if k in _PERCENT else 1) for k, v in values.items()}
+    return _site_info(Path(path).name, Path(path).read_bytes(), site)
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #7424754f
-_ALWAYS = ["TA_F", "SW_IN_F", "VPD_F", "P_F"]
 _NOT_IN_FILES = {"CO2", "FAPAR", "NDVI", "EVI", "T", "disturbance"}
-_FILL = -9999
+
+
+def _only_cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    "`table` with fluxes by the constant u* threshold (CUT) in place of those by the variable one (VUT) that it lacks, and a warning."
+    known = [v for v in VARIABLES.index if "_VUT_" in v]
+    lacking = {v.replace("_VUT_", "_CUT_"): v for v in known if v not in table or table[v].isna().all()}
+    taken = {c: v for c, v in lacking.items() if c in table and table[c].notna().any()}
+    if taken:
+        warnings.warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in", stacklevel=3)
+    return table.drop(columns=[v for v in taken.values() if v in table]).rename(columns=taken)
 
 
 def _series(table: pd.DataFrame, site: str) -> xr.Dataset:
-    "The columns the cube knows, (site, time), -9999 as NaN, units attached."
+    "The columns the cube knows, (site, time), units attached."
     known = VARIABLES[(VARIABLES.kind != "site") & ~VARIABLES.index.isin(_NOT_IN_FILES)]
     ds = xr.Dataset(coords={"site": [site], "time": table.index.as_unit("ns")})
     for name, row in known.loc[known.index.intersection(table.columns)].iterrows():
-        values = pd.to_numeric(table[name]).to_numpy(float)
-        values = np.where(values <= _FILL, np.nan, values)
+        values = table[name].to_numpy(float)
         if name in _ALWAYS or not np.isnan(values).all():
             ds[name] = ("site", "time"), values[None], {"units": row.unit, "long_name": row.long_name}
     return ds
@@ -148,16 +278,17 @@ def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
         ds[name] = "site", [value], attrs
     return ds
 
-
+# %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike, *, site: str | None = None, bif: str | os.PathLike | None = None, **attributes
+    path: str | os.PathLike, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
 ) -> xr.Dataset:
-    """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET or FULLSET), or the zip that holds it.
+    """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
 
     Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from
     the file name unless given. `attributes` (latitude=..., igbp=..., elevation=..., sand=..., in the units of
-    `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from. `prepare_forcing`
-    needs latitude and igbp.
+    `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from;
+    one in the zip is read unasked. `prepare_forcing`
+    needs latitude and igbp. `out_of_range`: what becomes of values outside the bounds (see `validate_cube`).
 
     Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a
     file name without site, invalid values.
@@ -165,16 +296,25 @@ def read_fluxnet(
     path = Path(path)
     if path.suffix.lower() != ".zip":
         _check_step(path.name)
-    name, text = _daily_text(path)
-    table = _table(name, text)
+    name, text, info = _daily_text(path, site)
+    table = _only_cut(_table(name, text), name)
+    if "TA_F" not in table and {"TA_F_MDS", "P_F"} <= set(table.columns):
+        from hybridecosys.data.sources import read_fluxdatakit  # here: it builds on this module
+
+        return read_fluxdatakit(path, site=site, **attributes)
     missing = [c for c in _ALWAYS if c not in table.columns]
     if missing:
         raise ValueError(f"{name}: missing column {', '.join(missing)}; not a FLUXNET2015 or ONEFlux daily file")
     site = site or site_in_name(name)
-    attributes = (read_site_info(bif, site) if bif is not None else {}) | attributes
+    found = read_site_info(bif, site) if bif is not None else {}
+    for member, data in info.items() if bif is None else ():
+        try:
+            found |= _site_info(member, data, site)
+        except ValueError as error:
+            warnings.warn(f"{path.name}: {error}; the site's attributes are not taken from it", stacklevel=2)
     try:
-        ds = _with_attributes(_series(table, site), attributes)
-        return validate_cube(ds.assign_attrs(source=name), attributes=False)
+        ds = _with_attributes(_series(table, site), found | attributes)
+        return validate_cube(ds.assign_attrs(source=name), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -308,13 +308,14 @@ def read_halfhourly(
     least: float = 1.0,
     daytime: str = "radiation",
     transpiration: bool = False,
+    out_of_range: str = "error",
     **attributes,
 ) -> xr.Dataset:
     """Read a half-hourly or hourly FLUXNET file (csv, csv.gz, or the zip that holds it) and aggregate it to days.
 
     Returns a Dataset (site, time) like `read_fluxnet`: names and units of the cube, and TA_F_MIN, TA_F_MAX, TA_F_DAY,
     VPD_F_DAY; `least` and `daytime` as in `to_days`. With `transpiration=True`, `T` is added, an estimate by uWUE
-    (`uwue_transpiration`). `site`, `bif`, `attributes` as in `read_fluxnet`.
+    (`uwue_transpiration`). `site`, `bif`, `out_of_range`, `attributes` as in `read_fluxnet`.
 
     Raises FileNotFoundError; ValueError for another product or time step, missing columns, invalid times or values.
     """
@@ -334,6 +335,6 @@ def read_halfhourly(
         days = to_days(steps, least=least, daytime=daytime)
         if transpiration:
             days["T"] = uwue_transpiration(steps, days)
-        return validate_cube(_with_attributes(days, attributes).assign_attrs(source=name), attributes=False)
+        return validate_cube(_with_attributes(days, attributes).assign_attrs(source=name), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error

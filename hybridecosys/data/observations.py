@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .cube import VARIABLES, check_bounds, drop_leap_days
+from .cube import VARIABLES, canonical, check_choice, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/07_observations.ipynb #9a670b52
@@ -31,45 +31,50 @@ TARGETS = pd.DataFrame(_ROWS, columns=["target", "variable", "qc", "min_qc", "un
 )
 
 # %% ../../nbs/01_data/07_observations.ipynb #d0f39c54
-def _quality(cube: xr.Dataset, values: xr.DataArray, target: str) -> tuple[xr.DataArray, str]:
-    "`values` without the days of low quality, and the filter in words."
+def _quality(cube: xr.Dataset, values: xr.DataArray, target: str, out_of_range: str) -> tuple[xr.DataArray, str, str]:
+    "`values` without the days of low quality, the filter in words, and what became of flags out of range."
     row = TARGETS.loc[target]
     if not row.qc:
-        return values, "none"
+        return values, "none", ""
     if row.qc not in cube:
-        return values, f"none: the cube has no {row.qc}"
-    flag = convert(cube[row.qc], "1")
-    check_bounds(flag, 0.0, 1.0)
-    return values.where(flag >= row.min_qc - 1e-6), f"{row.qc} >= {row.min_qc:g}"
+        return values, f"none: the cube has no {row.qc}", ""
+    flag, note = settle_bounds(convert(cube[row.qc], "1"), 0.0, 1.0, out_of_range)
+    return values.where(flag >= row.min_qc - 1e-6), f"{row.qc} >= {row.min_qc:g}", note
 
 
-def _target(cube: xr.Dataset, target: str) -> xr.DataArray:
+def _target(cube: xr.Dataset, target: str, out_of_range: str) -> tuple[xr.DataArray, list[str]]:
+    "The observations of a target, and what became of values out of range."
     row = TARGETS.loc[target]
     raw = cube[row.variable].astype(float)
     limits = VARIABLES.loc[row.variable]
-    check_bounds(convert(raw, limits.unit), limits.lower, limits.upper)
+    raw, note = settle_bounds(convert(raw, limits.unit), limits.lower, limits.upper, out_of_range)
     values = latent_heat_to_et(raw) if row.variable == "LE_F_MDS" else convert(raw, row.unit)
-    values, rule = _quality(cube, values, target)
+    values, rule, more = _quality(cube, values, target, out_of_range)
     attrs = {"units": row.unit, "long_name": limits.long_name, "quality_filter": rule, "source_variable": row.variable}
-    return values.rename(target).assign_attrs(attrs)
+    return values.rename(target).assign_attrs(attrs), [n for n in (note, more) if n]
 
-
-def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None) -> xr.Dataset:
+# %% ../../nbs/01_data/07_observations.ipynb #obswhole1
+def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = "error") -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
     named by target, units of `TARGETS`. `targets`: names from `TARGETS`; by default all for which the cube has
-    any data. A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
-    which rule was used.
+    any data. `without`: variables of the cube that drive the model (`model.driving_variables`), and so are no targets.
+    A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
+    which rule was used. `out_of_range`: what becomes of values outside the bounds of `VARIABLES` (see `validate_cube`).
 
-    Raises ValueError for an unknown target, for one that the cube has no variable for, and for one that no site
+    Raises ValueError for a target that drives the model, for an unknown target, for one that the cube has no variable for, and for one that no site
     has an observation of.
     """
     wanted = [targets] if isinstance(targets, str) else list(TARGETS.index if targets is None else targets)
     unknown = [t for t in wanted if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
-    cube = drop_leap_days(cube)
+    if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
+        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
+    wanted = [t for t in wanted if TARGETS.variable[t] not in without]
+    check_choice(out_of_range)
+    cube, notes = drop_leap_days(canonical(cube)), []
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:
         variable = TARGETS.variable[target]
@@ -77,7 +82,8 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None) -
             if targets is not None:
                 raise ValueError(f"target {target}: the cube has no variable {variable}")
             continue
-        data = _target(cube, target)
+        data, more = _target(cube, target, out_of_range)
+        notes += [n for n in more if n not in notes]
         if bool(data.notnull().any()):
             out[target] = data.transpose("site", "time", missing_dims="ignore")
         elif targets is not None:
@@ -86,4 +92,4 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None) -
             )
     if not len(out.data_vars):
         raise ValueError(f"observations: the cube has no data for any of {', '.join(wanted)}")
-    return out
+    return keep_notes(out, notes)

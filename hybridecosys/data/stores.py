@@ -117,11 +117,12 @@ def _site_values(ds: xr.Dataset, first: pd.Timestamp) -> dict[str, tuple]:
     return out
 
 # %% ../../nbs/01_data/14_stores.ipynb #storesindfromcell
-def from_sindbad(ds: xr.Dataset, covariates: xr.Dataset | None = None, *, product: str | None = None, **attributes) -> xr.Dataset:
+def from_sindbad(ds: xr.Dataset, covariates: xr.Dataset | None = None, *, product: str | None = None, out_of_range: str = "error", **attributes) -> xr.Dataset:
     """The cube of SINDBAD (opened) as a cube of this package, (site, time), checked by `validate_cube`.
 
     `covariates`: its Dataset of covariates (see `sindbad_covariates`). `product`: the weather, where the cube has several. `attributes`: values of the
-    sites (latitude=..., igbp=..., a number or one for each site), over those of the file. ValueError for anything missing or out of bounds.
+    sites (latitude=..., igbp=..., a number or one for each site), over those of the file. `out_of_range` as in `validate_cube`. ValueError for anything missing or
+    out of bounds.
     """
     ds = ds.rename({d: "time" for d in ("Ti", "Time") if d in ds.dims})
     known = sindbad_products(ds)
@@ -138,7 +139,7 @@ def from_sindbad(ds: xr.Dataset, covariates: xr.Dataset | None = None, *, produc
     for name, value in attributes.items():
         unit = {"units": VARIABLES.unit[name]} if name in VARIABLES.index else {}
         out[name] = "site", np.broadcast_to(np.asarray(value), out.sizes["site"]).copy(), unit
-    return validate_cube(out.assign_attrs(source=f"SINDBAD, {product or known[0]}"))
+    return validate_cube(out.assign_attrs(source=f"SINDBAD, {product or known[0]}"), out_of_range=out_of_range)
 
 # %% ../../nbs/01_data/14_stores.ipynb #storesindcovcell
 SINDBAD_KOPPEN = [*"Af Am As Aw BSh BSk BWh BWk Cfa Cfb Cfc Csa Csb Csc Cwa Cwb Cwc Dfa Dfb Dfc Dfd Dsa Dsb Dsc Dsd Dwa Dwb Dwc Dwd EF ET".split(), "Ocean"]

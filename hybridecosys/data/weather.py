@@ -212,7 +212,7 @@ def synthetic_weather(n_sites: int = 32, years: int = 5, seed: int = 0, start: i
     climates = [draw_climate(r, CLIMATES.index[i % len(CLIMATES)]) for i, r in enumerate(rngs)]
     series = pd.DataFrame([site_weather(r, c, time) for r, c in zip(rngs, climates)])
     coords = {"site": [f"SY-{i + 1:03d}" for i in range(int(n_sites))], "time": time}
-    cube = xr.Dataset({k: (("site", "time"), np.stack(v)) for k, v in series.items()}, coords=coords)
+    cube = xr.Dataset({k: (("site", "time"), np.stack(v), {"units": VARIABLES.unit[k]}) for k, v in series.items()}, coords=coords)
     classes = koppen_from_weather(cube).values
     attributes = pd.DataFrame(
         [draw_attributes(r, c, k) | {"climate": c["climate"]} for r, c, k in zip(rngs, climates, classes)]
@@ -220,6 +220,6 @@ def synthetic_weather(n_sites: int = 32, years: int = 5, seed: int = 0, start: i
     cube = cube.assign({k: ("site", np.array(v.tolist())) for k, v in attributes.items()})
     seasonal = 3 * np.cos(2 * np.pi * (time.day_of_year.values - 135) / 365)
     cube["CO2"] = "time", default_co2(time).values + seasonal
-    cube["aridity_index"] = aridity_index(cube)
+    cube["aridity_index"] = aridity_index(_labelled(cube))
     source = f"hybridecosys.data.weather.synthetic_weather({n_sites=}, {years=}, {seed=}, {start=})"
     return _labelled(cube).assign_attrs(title="Synthetic daily weather", source=source)

@@ -34,7 +34,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..data.attributes import GREENNESS
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.features import GROUPS, check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
@@ -107,9 +107,9 @@ def days_of(rows: pd.DataFrame, cube: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(inside, dims=("site", "time"), coords={"site": cube.site, "time": cube.time})
 
 
-def hide_days(cube: xr.Dataset, keep: xr.DataArray) -> xr.Dataset:
-    "The cube without the observations, greenness included, of the days that are not kept."
-    names = [v for v in dict.fromkeys([*TARGETS.variable, *GREENNESS.index]) if v in cube and "time" in cube[v].dims]
+def hide_days(cube: xr.Dataset, keep: xr.DataArray, driving: Sequence[str] = ()) -> xr.Dataset:
+    "The cube without the observations, greenness included, of the days that are not kept; the variables `driving`, which drive the model, are inputs and stay."
+    names = [v for v in dict.fromkeys([*TARGETS.variable, *GREENNESS.index]) if v in cube and "time" in cube[v].dims and v not in driving]
     return cube.assign({v: cube[v].where(keep).transpose(*cube[v].dims) for v in names})
 
 
@@ -158,7 +158,7 @@ class Study:
     @cached_property
     def seen(self) -> xr.Dataset:
         "All observations."
-        return observations(self.cube)
+        return observations(self.cube, without=self.model.driving_variables)
 
     @property
     def outputs(self) -> list[str]:
@@ -172,7 +172,7 @@ class Study:
     def visible(self, fold: str) -> xr.Dataset:
         "The cube as a fold made of years sees it; for other folds the cube itself."
         rows = self.folds[(self.folds.fold == fold) & (self.folds.part != "test")]
-        return hide_days(self.cube, days_of(rows, self.cube)) if self.dated else self.cube
+        return hide_days(self.cube, days_of(rows, self.cube), self.model.driving_variables) if self.dated else self.cube
 
     def training(self, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, list[list[str]], list[list[str]]]:
         "Cube, forcing, and the names of the training and validation sites of each fold; sites of folds made of years carry the fold in their name."
@@ -544,7 +544,7 @@ def _file(method: str) -> str:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    return read_table(file, dtype={"fold": str, "site": str, "method": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+    return read_table(file)
 
 
 @dataclass(frozen=True)
@@ -621,6 +621,7 @@ class CrossValidation:
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        cube = None if cube is None else canonical(cube)
         if cube is not None and fingerprint(cube) != settings["cube"]:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model or wroasted())
@@ -676,7 +677,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir = Path(run_dir).absolute()
+    run_dir, cube = Path(run_dir).absolute(), canonical(cube)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
@@ -722,16 +723,16 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
             site_features(cube, groups=features_of(method, features))
     if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
-    observations(cube, targets)
+    model = model or wroasted()
+    observations(cube, targets, model.driving_variables)
     table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": dict(forcing or {})}
-    model = model or wroasted()
+                "sequence_training": dict({"weight_decay": defaults["sequence_weight_decay"], "most_epochs": defaults["sequence_epochs"]} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup)._identity()["structure"]}))
+                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods

@@ -301,6 +301,7 @@ def score_map(
     table = scores[scores.target.isin(targets) & (scores.scale == scale)].merge(
         sites[["site", "latitude", "longitude"]], on="site"
     )
+    table["longitude"] = (table.longitude + 180) % 360 - 180
     if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one target at a time")
     if limits is None:

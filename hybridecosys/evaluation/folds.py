@@ -18,7 +18,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from ..data.attributes import COVER
 from ..data.bioclim import koppen_from_weather
-from ..data.cube import IGBP, UNKNOWN
+from ..data.cube import IGBP, UNKNOWN, canonical
 from ..data.observations import observations
 
 # %% ../../nbs/05_evaluation/07_folds.ipynb #91d6df85
@@ -40,6 +40,7 @@ def _fold(fold: str, train: Sequence[str], test: Sequence[str], classes: pd.Seri
 # %% ../../nbs/05_evaluation/07_folds.ipynb #421cb1b8
 def _classes(cube: xr.Dataset) -> pd.Series:
     "IGBP class by site; in the order of the IGBP table, in which relatives are neighbours, and of names."
+    cube = canonical(cube)
     order = {c: i for i, c in enumerate([*IGBP, UNKNOWN])}
     classes = pd.Series(cube.igbp.values.astype(str), cube.site.values.astype(str))
     return classes.sort_index().sort_values(key=lambda c: c.map(order), kind="stable")
@@ -98,6 +99,7 @@ def type_groups(cube: xr.Dataset, min_sites: int = 5) -> pd.Series:
 
 def climate_groups(cube: xr.Dataset, min_sites: int = 5) -> pd.Series:
     "Köppen main group by site, A to E, by the cube's class or else by its weather; E counts as D (\"D+E\") where it has fewer than `min_sites`."
+    cube = canonical(cube)
     known = np.array([str(c)[:1] if str(c) not in (UNKNOWN, "Ocean", "nan") else "" for c in cube.koppen.values]) if "koppen" in cube else np.full(cube.sizes["site"], "")
     known = np.where(known == "", [str(c)[:1] for c in koppen_from_weather(cube).values], known) if (known == "").any() else known
     groups = pd.Series(known, cube.site.values.astype(str)).sort_values(kind="stable")
@@ -120,6 +122,7 @@ def leave_group_out(cube: xr.Dataset, groups: pd.Series, seed: int = 0, valid_fr
 # %% ../../nbs/05_evaluation/07_folds.ipynb #8379e4d9
 def cut_years(cube: xr.Dataset) -> pd.Series:
     "First day of the later part of each site's observations, a 1 January, by site; NaT where there is but one year."
+    cube = canonical(cube)
     seen = observations(cube)
     days = sum(seen[t].notnull() for t in seen if "time" in seen[t].dims)
     yearly = days.transpose("site", "time").groupby("time.year").sum()
@@ -136,6 +139,7 @@ def time_blocks(cube: xr.Dataset, seed: int = 0, valid_fraction: float = 0.15) -
     """Folds "later" (trained on the first part of each record, tested on the rest) and "earlier" (the reverse); columns begin and end hold the days.
 
     Warns of the sites whose observations lie in one year, which take no part. ValueError where no record can be cut."""
+    cube = canonical(cube)
     cut = cut_years(cube)
     if cut.isna().all():
         raise ValueError("no site has observations in two calendar years: records cannot be cut in time")
@@ -179,6 +183,7 @@ def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
     folds = folds.astype({"fold": str, "site": str, "begin": "datetime64[s]", "end": "datetime64[s]"})[["fold", "site", "part", "begin", "end"]]
     if unknown := sorted(set(folds.part) - set(PARTS)):
         raise ValueError(f"part {unknown[0]!r} is none of {', '.join(PARTS)}")
+    cube = canonical(cube)
     if absent := sorted(set(folds.site) - set(cube.site.values.astype(str))):
         raise ValueError(f"site {absent[0]} of the folds is not in the cube")
     for fold, rows in folds.groupby("fold", sort=False):

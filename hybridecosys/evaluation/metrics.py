@@ -17,6 +17,7 @@ import scores.continuous as sc
 import xarray as xr
 from scores.continuous.correlation import pearsonr
 
+from ..data.cube import canonical_labels
 from ..data.observations import TARGETS, observations
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #ab1b0412
@@ -156,18 +157,19 @@ def check_scales(scales: Iterable[str]) -> list[str]:
     return scales
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #2695ed3e
-def _observations(cube: xr.Dataset, targets: Sequence[str] | None) -> xr.Dataset:
-    "Observations named by target, from a cube with FLUXNET names or from what `observations` returned."
+def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Dataset | None = None) -> xr.Dataset:
+    "Observations named by target, from a cube with FLUXNET names or from what `observations` returned; without what has driven `run`."
     unknown = [t for t in targets or () if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"unknown targets {unknown}: choose from {', '.join(TARGETS.index)}")
-    raw = set(TARGETS["variable"]) - set(TARGETS.index)
+    driving = ("" if run is None else run.attrs.get("driven_by", "")).split()
+    raw, cube = set(TARGETS["variable"]) - set(TARGETS.index), canonical_labels(cube)
     if raw & set(cube.data_vars):
-        return observations(cube, targets)
+        return observations(cube, targets, driving)
     missing = [t for t in targets or () if t not in cube]
     if missing:
         raise ValueError(f"the observations have no variable for targets {missing}; they carry {list(cube.data_vars)}")
-    return cube[[t for t in (targets or TARGETS.index) if t in cube]]
+    return cube[[t for t in (targets or [t for t in TARGETS.index if TARGETS.variable[t] not in driving]) if t in cube]]
 
 
 def _select_sites(run: xr.Dataset, obs: xr.Dataset, sites: Sequence[str] | None) -> list[str]:
@@ -284,7 +286,8 @@ def evaluate(
     scales = check_scales(scales)
     if isinstance(targets, str):
         targets = [targets]
-    obs = _observations(cube, targets)
+    run = canonical_labels(run)
+    obs = _observations(cube, targets, run)
     sites = _select_sites(run, obs, sites)
     obs = obs.sel(site=sites)
     observed = [t for t in obs.data_vars if obs[t].notnull().any()]
@@ -441,6 +444,7 @@ def site_table(cube: xr.Dataset, split: Mapping[str, str] | None = None) -> pd.D
     climate: the main group of the Köppen class, of `CLIMATES`, else "unknown".
 
     Written to `sites.csv` of a run directory, it lets a report group scores and draw a map without the cube."""
+    cube = canonical_labels(cube)
     names = [v for v in ("latitude", "longitude", "igbp", "koppen") if v in cube.variables]
     table = pd.DataFrame({"site": cube.site.values.astype(str), **{v: cube[v].values for v in names}})
     if "koppen" in table:
@@ -517,10 +521,10 @@ def seasons(
     runs: method -> output of `simulate`, or one such output. sites: by default six spread over the run's sites.
     Returns columns site, target, series ("observed" or a method), day (of the year, middle of the step), mean, q25, q75
     (over the days of the step in all years; a step with fewer than 3 observed days is NaN), unit."""
-    runs = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs)
+    runs = {k: canonical_labels(r) for k, r in ({"simulated": runs} if isinstance(runs, xr.Dataset) else runs).items()}
     targets = [targets] if isinstance(targets, str) else targets
-    obs = _observations(cube, targets)
     first = next(iter(runs.values()))
+    obs = _observations(cube, targets, first)
     if sites is None:
         sites = first.site.values[np.unique(np.linspace(0, first.site.size - 1, 6).round().astype(int))]
     for run in runs.values():

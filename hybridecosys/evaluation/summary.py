@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..data.cube import read_table
 from ..data.files import replaced
 from .metrics import METRICS, site_table
 
@@ -174,7 +175,7 @@ def _read(file: Path, columns: Sequence[str]):
 
 
 def _read_table(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=["", "nan", "NaN"])
+    return read_table(file, names=("site",), engine="c", dtype=dict.fromkeys(_TEXT, str))
 
 
 def _read_netcdf(file: Path) -> xr.Dataset:

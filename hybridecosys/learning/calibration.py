@@ -26,9 +26,10 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
+from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
 from .hybrid import HybridModel, open_run, run_directory
@@ -87,19 +88,21 @@ def is_held_out(data: xr.Dataset, held_out: pd.Series) -> xr.DataArray:
     return data.time >= xr.DataArray(first, dims="site", coords={"site": data.site})
 
 
-def hide_later(cube: xr.Dataset, held_out: pd.Series) -> xr.Dataset:
-    """The cube without the observations of the days that are held out."""
-    seen = [v for v in TARGETS.variable if v in cube and "time" in cube[v].dims]
+def hide_later(cube: xr.Dataset, held_out: pd.Series, keep: Sequence[str] = ()) -> xr.Dataset:
+    """The cube without the observations of the days that are held out, but for the variables `keep`, which drive the model."""
+    seen = [v for v in TARGETS.variable if v in cube and "time" in cube[v].dims and v not in keep]
     return cube.assign({v: cube[v].where(~is_held_out(cube, held_out)).transpose(*cube[v].dims) for v in seen})
 
 
 def early_forcing(cube: xr.Dataset, train_fraction: float, options: Mapping) -> tuple[xr.Dataset, pd.Series]:
     """The forcing of the whole records, prepared with `options` and without a look at later observations, and the first days held out."""
+    cube = canonical(cube)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again below
         forcing = prepare_forcing(cube, **options)
     held_out = calibration_periods(forcing, train_fraction)
-    return prepare_forcing(hide_later(cube, held_out), **options), held_out
+    driving = [v for name in options.get("extra", ()) for v in EXTRA_FORCING[name].inputs]
+    return prepare_forcing(hide_later(cube, held_out, driving), **options), held_out
 
 
 def calibration_years(forcing: xr.Dataset, observed: xr.Dataset, held_out: pd.Series, max_years: int = 5) -> tuple[xr.Dataset, xr.Dataset, pd.DataFrame]:
@@ -424,7 +427,7 @@ class Calibration:
     def problem(self, cube: xr.Dataset) -> Problem:
         """What was solved, on the same days of the same sites, from the cube that was calibrated with."""
         options = CalibrationOptions(**self.settings["options"])
-        observed = observations(cube, self.settings["targets"])
+        observed = observations(cube, self.settings["targets"], self.model.driving_variables)
         forcing, held_out = early_forcing(cube, options.train_fraction, self.settings["forcing"])
         mine, seen, _ = calibration_years(forcing, observed, held_out, options.max_years)
         return Problem(self.model, tuple(self.settings["learned"]), make_pool(mine, seen, packed=False), self.settings["spinup"], options)
@@ -463,13 +466,13 @@ class Calibration:
         if (mine := _structure(model)) != settings["structure"]:
             differ = sorted(k for k in {*mine, *settings["structure"]} if mine.get(k) != settings["structure"].get(k))
             raise ValueError(f"{path} holds a calibration of another model: {', '.join(differ)} differ; pass the model it was made with")
-        periods = pd.read_csv(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"], dtype={"site": str})
-        tables = (read_table(path / f"{name}.csv", dtype={"site": str}) for name in ("history", "parts"))
+        periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
+        tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
 
 def _structure(model: Model) -> dict:
-    return HybridModel(model, [])._identity()["structure"]
+    return model.for_training().fingerprint()
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10022
 def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) -> pd.DataFrame:
@@ -509,7 +512,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options = CalibrationOptions(**options)
+    options, cube = CalibrationOptions(**options), canonical(cube)
     with run_directory(run_dir, resume) as run_dir:
         return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
 
@@ -517,7 +520,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
 def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
     shell = HybridModel(model, [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
-    observed = observations(cube, targets)
+    observed = observations(cube, targets, shell.model.driving_variables)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
     problem = Problem(shell.model, tuple(shell.learned), make_pool(mine, _known(seen, mine, targets), packed=False), spinup, options)
     start = starting_points(problem, starts_from)

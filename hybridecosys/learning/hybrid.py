@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
-from ..data.cube import read_table
+from ..data.cube import canonical, read_table
 from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
@@ -51,7 +51,7 @@ class HybridModel:
         self.seed, self.spinup = seed, spinup
         self.learned = self.model.learned if learned is None else tuple(learned)
         self.network_options = network or NetworkOptions()
-        self.forcing_options = dict(forcing or {})
+        self.forcing_options = self.model.forcing_options(forcing)
         self.start = {str(name): float(value) for name, value in (start or {}).items()}
         self.encoder = self.network = self.losses = None
         make_network(self.model, 0, self.learned, self.network_options, seed, self.start)  # unknown or unbounded parameters are found here
@@ -72,13 +72,14 @@ class HybridModel:
         """
         options = TrainingOptions(**{"seed": self.seed, **options})
         check_epochs(epochs)
+        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         self._check_overlap(train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
             return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options)
 
     def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options) -> "HybridModel":
         forcing = prepare_forcing(train_cube, **self.forcing_options)
-        observed = observations(train_cube, targets)
+        observed = observations(train_cube, targets, self.model.driving_variables)
         self.learn_features(train_cube, forcing)
         if run_dir is not None:
             self._start_run(run_dir, resume, options, epochs, list(observed.data_vars), train_cube, valid_cube)
@@ -104,6 +105,7 @@ class HybridModel:
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
         """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site)."""
         self._require_trained()
+        cube = canonical(cube)
         features = self._encode(cube, None)
         self.network.eval()
         values = self.network(features.values.astype(np.float32))
@@ -118,6 +120,7 @@ class HybridModel:
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the process model at the sites of a cube with the predicted parameters (see `hybridecosys.simulate`)."""
         self._require_trained()
+        cube = canonical(cube)
         forcing = prepare_forcing(cube, **self.forcing_options)
         return simulate(self.model, forcing, self.predict_parameters(cube), spinup=self.spinup, outputs=outputs, dtype=dtype)
 
@@ -179,8 +182,7 @@ class HybridModel:
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
     def _identity(self) -> dict:
-        structure = {a.process: [a.name, {n: [p.default, p.lower, p.upper] for n, p in a.parameters.items() if np.isfinite(p.upper)}] for a in self.model.approaches}
-        return {"structure": json.loads(json.dumps(structure)), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
+        return {"structure": self.model.fingerprint(), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
                 "start": self.start, "network": asdict(self.network_options)}
 
     def _start_run(self, run_dir: Path, resume: bool, options: TrainingOptions, epochs: int, targets, train_cube, valid_cube) -> None:

@@ -335,7 +335,7 @@ def create_store(job: Job, forcing: xr.Dataset, tile: Sequence[int], n_tiles: in
             coords[d].attrs = {"standard_name": standard, "units": units, **coords[d].attrs}
     coords["time"].attrs.setdefault("standard_name", "time")
     lazy = dask.array.full(shape, np.nan, dtype=job.dtype, chunks=chunks)
-    variables = {name: (("time", *job.cells), lazy, described(name)) for name in job.outputs}
+    variables = {name: (("time", *job.cells), lazy, described(name, job.model)) for name in job.outputs}
     attrs = {"model": job.model.name, "spinup": job.spinup, "precision": job.dtype}
     encoding = {name: {"chunks": chunks, "compressors": zarr.codecs.BloscCodec(cname="lz4", clevel=3, shuffle="bitshuffle"), "_FillValue": np.nan}
                 for name in job.outputs}

@@ -19,8 +19,8 @@ from jax import Array
 
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs, records
-from .spinup import SPINUPS, spin_up, static_values
-from .structure import CARBON_POOLS, MEMORY, OUTPUTS, STATE, WATER_POOLS, Model, State
+from .spinup import SPINUPS, bind, spin_up
+from .structure import CARBON_POOLS, MEMORY, OUTPUTS, STATE, VARIABLES, WATER_POOLS, Model, State
 from .timeloop import integrate
 
 # %% ../../nbs/03_model/05_simulate.ipynb #263b86aa
@@ -30,9 +30,11 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
 
     `parameters` holds every parameter of the model, scalar or (site,). A given `state` replaces the spin-up.
     """
-    static = static_values(model.plan(), parameters, inputs)
-    state = spin_up(model, parameters, static, inputs, spinup) if state is None else state
-    return integrate(model.plan(inputs.disturbed), parameters, static, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
+    if missing := [name for name in model.extra_forcing if name not in inputs.forcing]:
+        raise ValueError(f"the forcing lacks {', '.join(missing)}, which {model.name} needs: prepare_forcing(cube, **model.forcing_options())")
+    dynamics = bind(model, parameters, inputs)
+    state = spin_up(dynamics, inputs, spinup) if state is None else state
+    return integrate(dynamics, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
 
 
 _run = jax.jit(run, static_argnames=("model", "spinup", "outputs"))
@@ -176,7 +178,8 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
         begin = None if state is None else read_state(state, sites, dtype)
         final, out = run_everywhere(model, {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs, spinup, outputs, begin)
     result = _label(model, forcing, inputs, start, length, final, out)
-    return result.assign_attrs(model=model.name, spinup="state given" if state is not None else spinup, precision=dtype)
+    return result.assign_attrs(model=model.name, spinup="state given" if state is not None else spinup, precision=dtype,
+                                **({"driven_by": " ".join(model.driving_variables)} if model.extra_forcing else {}))
 
 
 def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -189,10 +192,9 @@ def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[s
     return outputs
 
 
-def described(name: str) -> dict[str, str]:
-    """Unit and meaning of an output, as attributes; empty where it is an intermediate value of a process."""
-    units = {**OUTPUTS, **{n: ("mm", f"{n} water") for n in WATER_POOLS}, **{n: ("gC m-2", f"{n} carbon") for n in CARBON_POOLS}}
-    return dict(zip(("units", "long_name"), units.get(name, ("", ""))))
+def described(name: str, model: Model | None = None) -> dict[str, str]:
+    """Unit and meaning of an output of `model` (by default WROASTED), as attributes; empty where a process of your own does not declare them."""
+    return dict(zip(("units", "long_name"), (VARIABLES if model is None else model.variables).get(name, ("", ""))))
 
 
 def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
@@ -204,7 +206,7 @@ def _label(model, forcing, inputs, start, length, final, out) -> xr.Dataset:
         if (bad := inside & ~np.isfinite(values)).any():
             i, t = np.argwhere(bad)[0]
             raise FloatingPointError(f"site {sites[i]}: {name} is not finite on {time[t]:%Y-%m-%d}; look at the parameters and the forcing of this site")
-        variables[name] = (("site", "time"), values, described(name))
+        variables[name] = (("site", "time"), values, described(name, model))
     kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
     pools = {dim: list(names) for dim, names, _ in STATE_VARIABLES.values()}
     return xr.Dataset(variables | state_dataset(final), coords={"site": forcing.site, "time": forcing.time, **pools, **kept})

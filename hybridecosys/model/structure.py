@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['WATER_POOLS', 'CARBON_POOLS', 'MEMORY', 'POOLS', 'SOIL', 'STATE', 'VEGETATION', 'DEAD', 'FORCING', 'ATTRIBUTES',
-           'State', 'OUTPUTS', 'SPINUP_PARAMETERS', 'START', 'Step', 'Plan', 'make_plan', 'Model', 'wroasted']
+           'State', 'OUTPUTS', 'VARIABLES', 'SPINUP_PARAMETERS', 'START', 'Step', 'Plan', 'make_plan', 'Model',
+           'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
+import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from types import MappingProxyType
 
 import jax
 import pandas as pd
 from jax import Array
 
+from ..data.greenness import EXTRA_FORCING
 from ..processes import (carbon, evaporation, phenology, photosynthesis, respiration, roots, snow,
                                     soil_hydraulics, soil_water, turnover)
 from ..processes.process import Approach, Parameter, adopt
@@ -49,7 +54,7 @@ OUTPUTS = {
     "nee": ("gC m-2 d-1", "net ecosystem exchange, positive to the atmosphere"),
     "eco_respiration": ("gC m-2 d-1", "ecosystem respiration"),
     "transpiration": ("mm d-1", "transpiration"),
-    "evapotranspiration": ("mm d-1", "soil evaporation and transpiration"),
+    "evapotranspiration": ("mm d-1", "soil evaporation, transpiration, and what else a process declares to leave as vapour"),
     "aboveground_biomass": ("gC m-2", "above-ground biomass carbon"),
     "fapar_bare": ("1", "fraction of absorbed PAR of the pixel"),
     "auto_respiration": ("gC m-2 d-1", "autotrophic respiration"),
@@ -69,8 +74,46 @@ OUTPUTS = {
     "pet": ("mm d-1", "potential evapotranspiration"),
     "groundwater_recharge": ("mm d-1", "net recharge of groundwater"),
     "fapar": ("1", "fraction of absorbed PAR of the vegetated part"),
+    "fapar_of_leaves": ("1", "fraction of absorbed PAR of the pixel that the leaf pool would have"),
+    "fapar_difference": ("1", "fraction of absorbed PAR of the leaf pool minus the observed one"),
 }
 "Daily outputs that a run gives by default: unit and meaning."
+
+# %% ../../nbs/03_model/01_structure.ipynb #50a2e4b1
+_CARBON = {"root": "roots", "wood": "wood", "leaf": "leaves", "reserve": "the reserve", "litter_fast": "fast litter", "litter_slow": "slow litter",
+           "soil_slow": "slow soil carbon", "soil_old": "old soil carbon"}
+VARIABLES = {
+    **OUTPUTS,
+    **{n: ("mm", f"{n} water") for n in WATER_POOLS},
+    **{n: ("gC m-2", f"{n} carbon") for n in CARBON_POOLS},
+    **{f"k_{n}": ("d-1", f"turnover of {words} today") for n, words in _CARBON.items()},
+    **{f"npp_{n}": ("gC m-2 d-1", f"net primary production of {words}") for n, words in _CARBON.items() if n in VEGETATION},
+    **{f"to_{n}": ("1", f"share of GPP that goes to {_CARBON[n]}") for n in ("root", "wood", "leaf")},
+    "rain": ("mm d-1", "precipitation that falls as rain"),
+    "snowfall": ("mm d-1", "precipitation that falls as snow"),
+    "snow_fraction": ("1", "fraction covered by snow"),
+    "water_input": ("mm d-1", "rain and snow melt that enter the soil"),
+    "to_groundwater": ("mm d-1", "percolation and recharge minus base flow, before capillary rise"),
+    "recharge": ("mm d-1", "drainage of the deepest layer to the groundwater"),
+    "transpiration_supply": ("mm d-1", "soil water that can be transpired"),
+    "lai": ("m2 m-2", "leaf area index"),
+    "gpp_potential": ("gC m-2 d-1", "GPP of a closed, well-watered canopy"),
+    "ci_min": ("1", "lowest cloudiness index so far"),
+    "ci_max": ("1", "highest cloudiness index so far"),
+    "rg_pot_max": ("MJ m-2 d-1", "highest potential radiation so far"),
+    "light": ("1", "potential radiation relative to its highest so far"),
+    "stress_prev": ("1", "stressor of phenology, from water, temperature and light"),
+    "stress_slope_prev": ("d-1", "smoothed daily change of the stressor of phenology"),
+    "to_reserve": ("d-1", "share of leaves and roots that goes to the reserve"),
+    "shed": ("d-1", "share of leaves and roots that is shed"),
+    "reserve_to_leaf": ("d-1", "share of the reserve that goes to leaves"),
+    "reserve_to_root": ("d-1", "share of the reserve that goes to roots"),
+    "turnover_f_temperature": ("1", "temperature factor of turnover"),
+    "litter_f_moisture": ("1", "moisture factor of litter turnover"),
+    "soil_f_moisture": ("1", "moisture factor of soil carbon turnover"),
+    "maintenance_f_temperature": ("1", "temperature factor of maintenance respiration"),
+}
+"Every output that WROASTED can give: unit and meaning."
 
 # %% ../../nbs/03_model/01_structure.ipynb #d6b926e4
 SPINUP_PARAMETERS = {
@@ -81,11 +124,15 @@ SPINUP_PARAMETERS = {
 # %% ../../nbs/03_model/01_structure.ipynb #b426280b
 @dataclass(frozen=True)
 class Step:
-    """A process in its place: the approach, its stage and where each input comes from (name -> key)."""
+    """A process in its place: the approach, its stage and where each input comes from (name -> key).
+
+    `leaving` are the keys of the water fluxes that processes before it let leave the site, where it asks for them (argument `leaving`).
+    """
 
     approach: Approach
     stage: str
     sources: Mapping[str, str]
+    leaving: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -97,19 +144,31 @@ class Step:
         a = self.approach
         inputs = {name: values[key] for name, key in self.sources.items()}
         inputs.update({f"{a.process}.{name}": parameters[f"{a.process}.{name}"] for name in a.parameters})
+        inputs["leaving"] = tuple(values[key] for key in self.leaving)
         results = a.results(inputs)
         if self.stage != "static":
             results = jax.tree.map(lambda x: x / values["one"], results)
         values.update(zip(self.keys, (results[name] for name in a.returns), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The processes of a model in stages, and the key of the last value of every name."""
+    """The processes of a model in stages, and the key of the last value of every name. It follows from the approaches: plans of the same ones are equal."""
 
     steps: tuple[Step, ...]
     last: Mapping[str, str]
     stage: Mapping[str, str]
+
+    @property
+    def approaches(self) -> tuple[Approach, ...]:
+        """The approaches in the order of the day."""
+        return tuple(s.approach for s in self.steps)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Plan) and self.approaches == other.approaches
+
+    def __hash__(self) -> int:
+        return hash(self.approaches)
 
     def run(self, stage: str, values: dict, parameters: Mapping[str, Array]) -> None:
         """Run all processes of one stage on `values`, in order, but those whose results are there already."""
@@ -124,32 +183,40 @@ START = {f"{name}_start": name for name in ("soil", "groundwater", "snow")}
 def make_plan(approaches: Iterable[Approach]) -> Plan:
     """Find stage and sources of each process, in order.
 
-    Raises `ValueError` for an argument that nothing before the process provides, and for a cumulative process that
-    depends on a pool.
+    An approach with the argument `leaving` gets all water fluxes that processes before it declare to leave the site. Raises `ValueError` for an
+    argument that nothing before the process provides, for a cumulative process that depends on a pool, and for a flux that leaves the site
+    and enters no balance.
     """
-    last = {name: name for name in (*FORCING, *ATTRIBUTES, *POOLS, *MEMORY, "soil", *START)}
+    approaches = tuple(approaches)
+    forcing = (*FORCING, *dict.fromkeys(name for a in approaches for name in a.forcing))
+    last = {name: name for name in (*forcing, *ATTRIBUTES, *POOLS, *MEMORY, "soil", *START)}
     for name in SOIL:
         del last[name]
-    stage = dict.fromkeys(last, "day") | dict.fromkeys(FORCING, "weather") | dict.fromkeys(ATTRIBUTES, "static")
-    steps = []
+    stage = dict.fromkeys(last, "day") | dict.fromkeys(forcing, "weather") | dict.fromkeys(ATTRIBUTES, "static")
+    steps, leaving = [], []
     for a in approaches:
-        if unknown := [name for name in a.inputs if name not in last]:
+        if unknown := [name for name in a.inputs if name not in last and name != "leaving"]:
             raise ValueError(f"process {a.process}: approach {a.name} asks for {', '.join(unknown)}, which is no parameter of it, "
                              f"no forcing, attribute or pool, and no result of a process before it")
-        sources = {name: last[name] for name in a.inputs}
+        counted = tuple(leaving) if "leaving" in a.inputs else ()
+        sources = {name: last[name] for name in a.inputs if name != "leaving"} | {key: key for key in counted}
         depends = {stage[key] for name, key in sources.items() if not (a.cumulative and name in MEMORY)}
         here = "day" if "day" in depends else "weather" if "weather" in depends else "static"
         if a.cumulative and here != "weather":
             raise ValueError(f"process {a.process}: a cumulative approach must depend on forcing and on its own memory alone")
-        steps.append(Step(a, here, MappingProxyType(sources)))
+        steps.append(Step(a, here, MappingProxyType(sources), counted))
+        leaving += [f"{name}@{a.process}" for name in a.leaves]
         last.update(zip(a.returns, steps[-1].keys))
         stage.update(dict.fromkeys(steps[-1].keys, here))
+    if missed := sorted(set(leaving) - {key for s in steps for key in s.leaving}):
+        name, process = missed[0].split("@")
+        raise ValueError(f"process {process}: the water of {name} leaves the site, but no process after it has the argument `leaving` and counts it")
     return Plan(tuple(steps), MappingProxyType(last), MappingProxyType(stage))
 
 # %% ../../nbs/03_model/01_structure.ipynb #cb98ac0c
 @dataclass(frozen=True)
 class Model:
-    """An ordered set of processes, one approach each. Immutable; `replace` gives a changed copy."""
+    """An ordered set of processes, one approach each. Immutable; `replace`, `insert` and `remove` give a changed copy."""
 
     approaches: tuple[Approach, ...]
     name: str = "model"
@@ -184,12 +251,36 @@ class Model:
         """Names of the parameters that a network or a calibration sets."""
         return tuple(name for name, p in self.parameter_table.items() if p.learned)
 
+    @cached_property
+    def extra_forcing(self) -> tuple[str, ...]:
+        """Names of the daily series, beyond `FORCING`, that approaches bring."""
+        return tuple(dict.fromkeys(name for a in self.approaches for name in a.forcing))
+
+    @property
+    def driving_variables(self) -> tuple[str, ...]:
+        """Variables of a cube that the extra forcing is made of: inputs, and so no targets."""
+        return tuple(v for name in self.extra_forcing if name in EXTRA_FORCING for v in EXTRA_FORCING[name].inputs)
+
+    def forcing_options(self, options: Mapping | None = None) -> dict:
+        """Options of `prepare_forcing` for this model: `options`, with the extra forcing that its approaches bring."""
+        return {**({"extra": list(self.extra_forcing)} if self.extra_forcing else {}), **(options or {})}
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names that a run can give: the default outputs, the pools, and whatever else a process returns."""
         layered = {"soil", "w_sat", "w_fc", "w_wp", "soil_beta", "k_sat", "k_fc", "k_capillary", "root_share", "root_uptake", "available_water"}
         given = [name for a in self.approaches for name in a.returns if name not in layered]
         return tuple(dict.fromkeys([*(n for n in OUTPUTS if n in given), *POOLS, *given]))
+
+    @cached_property
+    def variables(self) -> Mapping[str, tuple[str, str]]:
+        """Unit and meaning of every output, by name; empty where neither the process nor `VARIABLES` has them."""
+        own = {name: described for a in self.approaches for name, described in a.units.items()}
+        return MappingProxyType({name: own.get(name, VARIABLES.get(name, ("", ""))) for name in self.outputs})
+
+    def fingerprint(self) -> dict[str, list]:
+        """What tells this model from another in files: process -> [approach, parameter -> [default, lower, upper]], for bounded parameters."""
+        return {a.process: [a.name, {n: [p.default, p.lower, p.upper] for n, p in a.parameters.items() if p.upper < float("inf")}] for a in self.approaches}
 
     def plan(self, disturbed: bool = True) -> Plan:
         """The plan of a day; without the disturbance process if the forcing has none."""
@@ -202,9 +293,35 @@ class Model:
         `hybridecosys.approach` brings its own. Raises `KeyError` for an unknown process, `ValueError` where an argument
         is not available.
         """
-        if unknown := set(approaches) - set(self.processes):
-            raise KeyError(f"unknown process {sorted(unknown)}; the processes are {', '.join(self.processes)}")
+        for name in approaches:
+            known_process(self, name)
         return replace(self, approaches=tuple(adopt(approaches[a.process], a) if a.process in approaches else a for a in self.approaches))
+
+    def insert(self, after: str | None = None, before: str | None = None, **approaches: Approach) -> "Model":
+        """A model with further processes, `after` or `before` one of its own, in the order given: `model.insert(before="snow_melt", interception=f)`.
+
+        Each is an approach made with `hybridecosys.approach("interception", returns=...)`. Raises `KeyError` for an unknown process, `ValueError`
+        for one that is there already or an argument that is not available there, `TypeError` for a plain function.
+        """
+        if (after is None) == (before is None):
+            raise TypeError("insert needs a process to stand after or before: insert(after=...) or insert(before=...)")
+        for name, new in approaches.items():
+            if name in self.processes:
+                raise ValueError(f"process {name} is there already; replace it, or choose another name")
+            if not isinstance(new, Approach):
+                raise TypeError(f"{name} is new, so say what it gives: declare the function with @hybridecosys.approach({name!r}, returns=...)")
+            if new.process != name:
+                raise ValueError(f"{new.name} is an approach to {new.process}, not to {name}")
+        at = [*self.processes].index(known_process(self, after or before)) + (before is None)
+        return replace(self, approaches=(*self.approaches[:at], *approaches.values(), *self.approaches[at:]))
+
+    def remove(self, *processes: str) -> "Model":
+        """A model without some processes. Raises `KeyError` for an unknown one, `ValueError` where another needs what it gives."""
+        gone = {known_process(self, name) for name in processes}
+        try:
+            return replace(self, approaches=tuple(a for a in self.approaches if a.process not in gone))
+        except ValueError as error:
+            raise ValueError(f"{', '.join(processes)} cannot be removed: {error}") from None
 
     def for_training(self) -> "Model":
         """The model with every approach that has no useful gradient replaced by its smooth twin (rooting depth, in WROASTED)."""
@@ -213,18 +330,30 @@ class Model:
     def __repr__(self):
         return f"<Model {self.name}: {len(self.approaches)} processes, {len(self.parameter_table)} parameters, {len(self.learned)} learned>"
 
+
+def known_process(model: Model, name: str) -> str:
+    """`name`, where it is a process of the model. Raises `KeyError` with the nearest name, and all, where it is not."""
+    if name in model.processes:
+        return name
+    near = difflib.get_close_matches(str(name), model.processes, n=1)
+    raise KeyError(f"unknown process {name!r}; " + (f"did you mean {near[0]!r}? " if near else "") + f"the processes are {', '.join(model.processes)}")
+
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
-def wroasted(rooting: str = "step") -> Model:
+def wroasted(rooting: str = "step", greenness: str = "modelled") -> Model:
     """The coupled vegetation, water and carbon model WROASTED.
 
     `rooting`: "step", the reference, or "smooth", with a gradient for the rooting depth (what `HybridModel` trains with).
+    `greenness`: "modelled", the light that the leaf pool absorbs, or "observed", that of a satellite, day by day (see the notebook on greenness).
     """
     depth = {"step": roots.step_depth, "smooth": roots.smooth_depth}
     if rooting not in depth:
         raise ValueError(f"rooting must be 'step' or 'smooth', not {rooting!r}")
-    return Model(name="wroasted", approaches=(
+    light = {"modelled": (photosynthesis.leaf_carbon,), "observed": (photosynthesis.observed_greenness, photosynthesis.leaves_against_observed)}
+    if greenness not in light:
+        raise ValueError(f"greenness must be 'modelled' or 'observed', not {greenness!r}")
+    return Model(name="wroasted" + (" with observed greenness" if greenness == "observed" else ""), approaches=(
         soil_hydraulics.pedotransfer, soil_water.geometric_mean, depth[rooting], turnover.by_plant_form,
-        snow.temperature_threshold, evaporation.priestley_taylor, roots.saturating_uptake, photosynthesis.leaf_carbon,
+        snow.temperature_threshold, evaporation.priestley_taylor, roots.saturating_uptake, *light[greenness],
         photosynthesis.specific_leaf_area, snow.linear_cover, snow.degree_day_radiation, soil_water.bergstroem, soil_water.linear_reservoir,
         soil_water.fill_from_top, evaporation.demand_supply, soil_water.power_drainage, soil_water.capillary_rise, soil_water.power_recharge,
         soil_water.unsaturated_flux, roots.fraction_of_available, photosynthesis.running_extremes, photosynthesis.diffuse_light,
@@ -233,3 +362,64 @@ def wroasted(rooting: str = "step") -> Model:
         turnover.moisture_bell, turnover.warm_vegetation, turnover.warm_wet_decomposition, phenology.water_or_temperature,
         respiration.q10_maintenance, respiration.thornley_cannell, phenology.running_maximum, phenology.relative_light,
         phenology.growing_season_index, carbon.cascade, carbon.from_fluxes, carbon.share_of_reserve, carbon.balance))
+
+# %% ../../nbs/03_model/01_structure.ipynb #5h0w0001
+_STAGES = {"static": ("#7a8b99", "once for a site"), "weather": ("#d99a2b", "all days at once"), "day": ("#2f7fb5", "day by day")}
+_ROW, _MIDDLE, _WIDTH = 17, 330, 860  # height of a row, where the names of processes begin, width of the picture
+
+
+def _short(names: Iterable[str], most: int = 46) -> str:
+    words = ", ".join(names)
+    return words if len(words) <= most else words[:most].rsplit(",", 1)[0] + ", …"
+
+
+def model_diagram(model: Model) -> str:
+    """A model as SVG: a row for each process, in the colour of its stage, with the forcing, attributes and pools that it reads before its name, and curves
+    behind it that come from the processes whose results it reads."""
+    steps = sorted(model.plan().steps, key=lambda s: [*_STAGES].index(s.stage))
+    row = {s.approach.process: i for i, s in enumerate(steps)}
+    middle = lambda i: f"{_ROW * i + _ROW / 2:g}"
+    rows, start = [], _MIDDLE + 185
+    for stage, (colour, words) in _STAGES.items():
+        if here := [i for i, s in enumerate(steps) if s.stage == stage]:
+            rows.append(f'<rect x="0" y="{_ROW * here[0]}" width="{_WIDTH}" height="{_ROW * len(here)}" fill="{colour}" fill-opacity="0.1"/>'
+                        f'<text x="{_WIDTH - 8}" y="{middle(here[0])}" text-anchor="end" fill="{colour}">{words}</text>')
+    for i, s in enumerate(steps):
+        given = sorted({row[key.split("@")[1]] for key in s.sources.values() if "@" in key})
+        state = [name for name, key in s.sources.items() if "@" not in key]
+        curves = "".join(f'<path d="M{start} {middle(j)}C{start + 30 + 6 * abs(i - j)} {middle(j)} {start + 30 + 6 * abs(i - j)} {middle(i)} {start + 4} {middle(i)}" '
+                         f'fill="none" stroke-opacity="0.45" stroke="{_STAGES[steps[j].stage][0]}"/>' for j in given)
+        rows.append(f'<g><title>{escape(repr(s.approach))}</title><text x="{_MIDDLE - 12}" y="{middle(i)}" text-anchor="end" opacity="0.65">{escape(_short(state))}</text>'
+                    f'<text x="{_MIDDLE}" y="{middle(i)}" font-weight="bold">{escape(s.approach.process)}</text>{curves}'
+                    f'<circle cx="{start + 3}" cy="{middle(i)}" r="{3 if given else 0}" fill="{_STAGES[s.stage][0]}"/></g>')
+    style = ".he-model g:hover path{stroke-opacity:1;stroke-width:2.5}.he-model g:hover text{text-decoration:underline}"
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="he-model" role="img" aria-label="processes of {escape(model.name)}, and who reads what" viewBox="0 0 {_WIDTH} {_ROW * len(steps)}" '
+            f'style="max-width:{_WIDTH}px;width:100%" font-size="11.5" dominant-baseline="central" font-family="sans-serif" fill="currentColor"><style>{style}</style>{"".join(rows)}</svg>')
+
+# %% ../../nbs/03_model/01_structure.ipynb #5h0w0004
+def model_tables(model: Model) -> dict[str, pd.DataFrame]:
+    """Tables of what a model is made of: processes, parameters, pools (with memory), outputs."""
+    steps, plan = model.plan().steps, model.parameters
+    changed = {name: ", ".join(s.approach.process for s in steps if {name, "soil" if name in SOIL else name} & set(s.approach.returns)) for name in STATE}
+    start = {**WATER_POOLS, **CARBON_POOLS}
+    return {
+        "processes": pd.DataFrame([(s.approach.process, s.approach.name, _STAGES[s.stage][1], ", ".join(s.approach.inputs), ", ".join(s.approach.returns)) for s in steps],
+                                  columns=["process", "approach", "computed", "reads", "gives"]).set_index("process"),
+        "parameters": pd.DataFrame({"default": plan.default, "bounds": [f"{a:g} to {b:g}" for a, b in zip(plan.lower, plan.upper)], "unit": plan.unit,
+                                    "learned": plan.learned.map({True: "yes", False: ""}), "meaning": plan.description}),
+        "pools": pd.DataFrame([(n, f"{start[n]:g}" if n in start else "", *VARIABLES[n], changed[n]) for n in STATE],
+                              columns=["pool", "start", "unit", "meaning", "changed by"]).set_index("pool"),
+        "outputs": pd.DataFrame([(n, *about, "yes" if n in OUTPUTS or n in POOLS else "") for n, about in model.variables.items()],
+                                columns=["output", "unit", "meaning", "by default"]).set_index("output"),
+    }
+
+
+def model_html(model: Model) -> str:
+    """The model for a notebook: diagram and tables, in the colours of the page, light or dark."""
+    with pd.option_context("display.max_colwidth", None):
+        parts = {name: (len(t), re.sub(r">\s+<", "><", t.to_html(border=0))) for name, t in model_tables(model).items()}
+    tables = "".join(f"<details><summary>{n} {name}</summary>{table}</details>" for name, (n, table) in parts.items())
+    return f"<p><b>{escape(model.name)}</b>: {escape(repr(model)[1:-1].split(': ', 1)[1])}</p><details open><summary>who reads what</summary>{model_diagram(model)}</details>{tables}"
+
+
+Model._repr_html_ = model_html

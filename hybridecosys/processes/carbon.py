@@ -76,8 +76,11 @@ def share_of_reserve(root: Array, wood: Array, leaf: Array, reserve: Array, tree
 
 @approach("water_fluxes", returns=("evapotranspiration", "runoff", "water_balance"))
 def balance(precip: Array, surface_runoff: Array, base_flow: Array, soil_evaporation: Array, transpiration: Array, soil: tuple, soil_start: tuple,
-            groundwater: Array, groundwater_start: Array, snow: Array, snow_start: Array):
-    """Evapotranspiration and runoff (mm d-1), and precip - runoff - ET - storage change (mm d-1), which must be 0."""
-    et, runoff = soil_evaporation + transpiration, surface_runoff + base_flow
+            groundwater: Array, groundwater_start: Array, snow: Array, snow_start: Array, leaving: tuple = ()):
+    """Evapotranspiration and runoff (mm d-1), and precip - runoff - ET - storage change (mm d-1), which must be 0.
+
+    `leaving` (mm d-1) are the fluxes that other processes declare to leave the site (`approach(..., leaves=...)`); they are part of ET.
+    """
+    et, runoff = sum(leaving, soil_evaporation + transpiration), surface_runoff + base_flow
     stored = sum(now - start for now, start in zip(soil, soil_start, strict=True)) + (groundwater - groundwater_start) + (snow - snow_start)
     return et, runoff, precip - runoff - et - stored

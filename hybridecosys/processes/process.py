@@ -44,7 +44,10 @@ class Approach:
 
     `inputs` are the names looked up in the model, `returns` the names under which the results are stored; a name that
     is there already (a pool, say) is updated. `cumulative` marks a function of a whole stretch of days, (day, site), that
-    starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient.
+    starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient. `forcing` names those of the inputs that are
+    daily series which the approach brings (see `EXTRA_FORCING`). `leaves` names those of the results that are water fluxes (mm d-1) out of the
+    site, such as interception: they are part of evapotranspiration and of the water balance. `units` describes results that no table of the
+    model knows: name -> (unit, meaning).
     """
 
     process: str
@@ -54,6 +57,9 @@ class Approach:
     inputs: tuple[str, ...] = ()
     cumulative: bool = False
     smooth: "Approach | None" = None
+    forcing: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    units: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -92,19 +98,28 @@ def _approach(process, function, returns, parameters, *rest) -> Approach:
 
 
 def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool = False, smooth: Approach | None = None,
+             forcing: tuple[str, ...] = (), leaves: str | tuple[str, ...] = (), units: Mapping[str, str | tuple[str, str]] | None = None,
              **parameters: Parameter) -> Callable[[Callable], Approach]:
     """Declare a function as an approach to `process`; keyword arguments are its parameters.
 
-    Raises `ValueError` when a declared parameter is not an argument of the function.
+    returns: names of the results, one or several. leaves: those of them that are water fluxes out of the site (mm d-1). units: name -> unit, or
+    (unit, meaning), of results that the model has no unit for. Raises `ValueError` when a declared parameter or forcing is not an argument
+    of the function, or `leaves` or `units` name what it does not return.
     """
-    returns = (returns,) if isinstance(returns, str) else tuple(returns)
+    returns, leaves = ((names,) if isinstance(names, str) else tuple(names) for names in (returns, leaves))
+    units = {**dict.fromkeys(leaves, "mm d-1"), **(units or {})}
+    if strange := [name for name in units if name not in returns]:
+        raise ValueError(f"{process}: {', '.join(strange)} is declared, but not among what it returns: {', '.join(returns)}")
+    units = {name: (u, name.replace("_", " ")) if isinstance(u, str) else tuple(u) for name, u in units.items()}
 
     def declare(function: Callable) -> Approach:
         arguments = tuple(inspect.signature(function).parameters)
         if unused := set(parameters) - set(arguments):
             raise ValueError(f"{process}: parameter {sorted(unused)} is not an argument of {function.__name__}")
         inputs = tuple(a for a in arguments if a not in parameters)
-        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth)
+        if strange := set(forcing) - set(inputs):
+            raise ValueError(f"{process}: the forcing {sorted(strange)} is not an argument of {function.__name__}")
+        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth, tuple(forcing), leaves, units)
 
     return declare
 
@@ -126,7 +141,7 @@ def adopt(function: Callable, like: Approach) -> Approach:
     arguments = tuple(inspect.signature(function).parameters)
     own = {name: p for name, p in like.parameters.items() if name in arguments}
     return Approach(like.process, function, like.returns, MappingProxyType(own),
-                    tuple(a for a in arguments if a not in own), like.cumulative)
+                    tuple(a for a in arguments if a not in own), like.cumulative, None, tuple(f for f in like.forcing if f in arguments), like.leaves, like.units)
 
 # %% ../../nbs/02_processes/01_process.ipynb #1d549b7f
 def pos(x: Array) -> Array:
