@@ -20,9 +20,9 @@ from .units import convert
 
 # %% ../../nbs/01_data/15_greenness.ipynb #9ree0004
 TO_FAPAR: dict[str, Callable] = {
+    "EVI": lambda x: 1.25 * (x - 0.1),  # Zhang et al. (2017), doi:10.1038/sdata.2017.165
     "FAPAR": lambda x: x,
     "NDVI": lambda x: 1.24 * x - 0.168,  # Sims et al. (2005), doi:10.1029/2005GL022788
-    "EVI": lambda x: 1.25 * (x - 0.1),  # Zhang et al. (2017), doi:10.1038/sdata.2017.165
     "LAI": lambda x: 1 - np.exp(-0.5 * x),  # Monsi and Saeki (1953), extinction coefficient 0.5
 }
 "Index of greenness in a cube -> fAPAR (1), in the order of preference."
@@ -133,4 +133,4 @@ def extra_forcing(cube: xr.Dataset, record: xr.DataArray, names: Sequence[str]) 
     """The series `names`, (site, time), inside `record`. Raises `KeyError` for a name that is not in `EXTRA_FORCING`, and `ValueError` as its `prepare` does."""
     if unknown := [n for n in names if n not in EXTRA_FORCING]:
         raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; add it to EXTRA_FORCING, which knows {', '.join(EXTRA_FORCING)}")
-    return xr.merge([EXTRA_FORCING[n].prepare(cube, record) for n in names], combine_attrs="drop") if names else xr.Dataset()
+    return xr.merge([EXTRA_FORCING[n].prepare(cube, record) for n in names], combine_attrs="override") if names else xr.Dataset()
