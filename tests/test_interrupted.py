@@ -332,3 +332,11 @@ def test_constant_target_and_validation_without_it(cube):
         hybrid().fit(train, valid.drop_vars("GPP_NT_VUT_REF"), 1, targets=["gpp", "nee"], progress=False, max_years=1, batch_size=8)
 
 
+
+
+@pytest.mark.parametrize("guard, said", [("", "put it under"), ("if __name__ == '__main__': ", "")])
+def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, guard, said):
+    script = tmp_path / "study.py"
+    script.write_text(f"from hybridecosys.evaluation.crossval import check_main\n{guard}check_main()\n")
+    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False).stderr
+    assert said in told and bool(told) == bool(said) and (not said or f"{script} again, and line 2" in told)

@@ -549,7 +549,9 @@ class Checkpoints:
             except Exception as error:  # whatever a wrong bit leads to
                 warnings.warn(f"checkpoint {self.file(epoch)} is damaged ({error}): the one before is taken, or the training begins anew", stacklevel=4)
                 continue
-            return self._state(arrays, like)
+            state = self._state(arrays, like)
+            write_table(self.run_dir / "losses.csv", state.losses)  # it may lack the last epoch, or be lost
+            return state
         return like
 
     def _state(self, arrays: dict[str, np.ndarray], like: Progress) -> Progress:
