@@ -40,7 +40,7 @@ BAD = {
     ),
     "half-hourly": (
         "TIMESTAMP_START,TIMESTAMP_END,TA_F\n200101010000,200101010030,3\n",
-        "TIMESTAMP_START, so it is not daily",
+        "missing column SW_IN_F, VPD_F, P_F; not a gap-filled FLUXNET file of half-hours",
     ),
     "monthly": ("TIMESTAMP,TA_F,SW_IN_F,VPD_F,P_F\n200101,1,1,1,1\n", "TIMESTAMP '200101' is not a day"),
     "not a date": ("TIMESTAMP,TA_F,SW_IN_F,VPD_F,P_F\n20011301,1,1,1,1\n", "TIMESTAMP '20011301' is not a day"),
@@ -98,7 +98,7 @@ def test_zip(tmp_path):
     with pytest.raises(ValueError, match="not a zip file, or truncated"):
         read_fluxnet(path)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(NAME.replace("_DD_", "_HH_"), "x")
+        archive.writestr(NAME.replace("_DD_", "_MM_"), "x")
     with pytest.raises(ValueError, match="no daily CSV"):
         read_fluxnet(path)
 

@@ -346,7 +346,7 @@ def test_targets_name_outputs_of_the_model():
 def test_importing_the_data_layer_is_light():
     code = (
         "import sys, hybridecosys.data.forcing, hybridecosys.data.observations, hybridecosys.data.fluxnet; "
-        "print([m for m in ('jax', 'pyet', 'pvlib', 'sklearn', 'matplotlib', 'zarr') if m in sys.modules])"
+        "print([m for m in ('jax', 'pyet', 'pint', 'pvlib', 'sklearn', 'matplotlib', 'zarr') if m in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

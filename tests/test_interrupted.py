@@ -269,13 +269,13 @@ def test_one_process_at_a_time_and_killed_for_good(cube, three_epochs, tmp_path)
 
 @pytest.mark.skipif(os.name == "nt", reason="no limit on the size of files on Windows")
 def test_a_full_disk_leaves_what_was_there(three_epochs, tmp_path):
-    """No file may grow beyond 1 kB, which gives the same error as a full disk."""
+    """No file may grow beyond 4 kB, which gives the same error as a full disk."""
     three_epochs.save(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(OSError, match="weights.npz could not be written .*unchanged"):
+        with pytest.raises(OSError, match="(weights.npz|hybrid.json) could not be written .*unchanged"):
             three_epochs.save(tmp_path, replace=True)
         with pytest.raises(OSError, match="a.nc could not be written"):
             files.write_dataset(tmp_path / "a.nc", xr.Dataset({"x": ("site", np.random.default_rng(0).random(1000))}))
@@ -332,11 +332,3 @@ def test_constant_target_and_validation_without_it(cube):
         hybrid().fit(train, valid.drop_vars("GPP_NT_VUT_REF"), 1, targets=["gpp", "nee"], progress=False, max_years=1, batch_size=8)
 
 
-
-
-@pytest.mark.parametrize("guard, said", [("", "put it under"), ("if __name__ == '__main__': ", "")])
-def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, guard, said):
-    script = tmp_path / "study.py"
-    script.write_text(f"from hybridecosys.evaluation.crossval import check_main\n{guard}check_main()\n")
-    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False).stderr
-    assert said in told and bool(told) == bool(said) and (not said or f"{script} again, and line 2" in told)

@@ -13,9 +13,9 @@ import hybridecosys.data.build as build
 from hybridecosys.data.alma import write_plumber2
 from hybridecosys.data.build import at_sites, build_cube, coverage, find_sources, plot_coverage, with_table
 from hybridecosys.data.cube import is_leap_day, open_cube
-from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, sample_path, sample_site
+from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, read_fluxnet, sample_path, sample_site
 from hybridecosys.data.forcing import prepare_forcing
-from hybridecosys.data.halfhourly import made_up_halfhours
+from hybridecosys.data.halfhourly import made_up_halfhours, read_halfhourly
 from hybridecosys.data.sources import SOURCES, join_sites, read_many, read_source, recognise
 from hybridecosys.data.stores import from_sindbad, made_up_sindbad, write_zarr_fluxnet2015
 
@@ -271,3 +271,22 @@ def test_values_out_of_range_are_treated_as_asked_in_every_layout(tmp_path, tabl
             read_source(path)
         with pytest.warns(UserWarning, match="TA_F"):
             assert bool(read_source(path, out_of_range="missing").TA_F[0, 3].isnull())
+
+
+def test_read_fluxnet_takes_half_hours_plumber2_and_lists(tmp_path, table, folder):
+    hh, met = folder / "deeper" / HH, folder / "XX-Bbb_2005-2005_FLUXNET2015_Met.nc"
+    xr.testing.assert_identical(read_fluxnet(hh, latitude=50.0, transpiration=True), read_halfhourly(hh, latitude=50.0, transpiration=True))
+    xr.testing.assert_identical(read_fluxnet(met), read_source(met))
+    with zipfile.ZipFile(tmp_path / "AMF_XX-Aaa_FLUXNET_FULLSET_2005-2005_3-5.zip", "w") as z:
+        z.writestr("AMF_XX-Aaa_FLUXNET_ERA5_DD_1981-2021_3-5.csv", "TIMESTAMP,TA_ERA\n20050601,3\n")
+        z.write(hh, HH)
+    xr.testing.assert_equal(read_fluxnet(tmp_path / "AMF_XX-Aaa_FLUXNET_FULLSET_2005-2005_3-5.zip"), read_fluxnet(hh))
+    many = read_fluxnet([folder / sample_path().name, hh, met], progress=False, latitude={"US-AR1": 36.4, "XX-Aaa": 50.0})
+    assert many.site.values.tolist() == ["US-AR1", "XX-Aaa", "XX-Bbb"] and many.latitude.values.tolist() == [36.4, 50.0, 51.0]
+
+
+def test_read_fluxnet_refuses_options_of_half_hours_for_a_daily_file(folder):
+    with pytest.raises(TypeError, match="_DD_.*: least, transpiration can be asked of half-hourly and hourly files, this is none"):
+        read_fluxnet(folder / sample_path().name, transpiration=True, least=0.5)
+    with pytest.raises(ValueError, match="a monthly FLUXNET file"):
+        read_fluxnet(folder / "FLX_XX-Aaa_FLUXNET2015_FULLSET_MM_2005-2005_1-3.csv")

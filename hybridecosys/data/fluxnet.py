@@ -280,9 +280,12 @@ def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
+    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
+
+    A half-hourly or hourly file is aggregated to days (`read_halfhourly`, its options too: least, daytime, transpiration); a file of
+    FluxDataKit or PLUMBER2 is read as such; a list of files in parallel (`read_many`).
 
     Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from
     the file name unless given. `attributes` (latitude=..., igbp=..., elevation=..., sand=..., in the units of
@@ -293,15 +296,16 @@ def read_fluxnet(
     Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a
     file name without site, invalid values.
     """
+    from hybridecosys.data.sources import other_table  # here: it builds on this module
+
+    other = other_table(path, site=site, bif=bif, out_of_range=out_of_range, **attributes)
+    if other is not None:
+        return other
     path = Path(path)
     if path.suffix.lower() != ".zip":
         _check_step(path.name)
     name, text, info = _daily_text(path, site)
     table = _only_cut(_table(name, text), name)
-    if "TA_F" not in table and {"TA_F_MDS", "P_F"} <= set(table.columns):
-        from hybridecosys.data.sources import read_fluxdatakit  # here: it builds on this module
-
-        return read_fluxdatakit(path, site=site, **attributes)
     missing = [c for c in _ALWAYS if c not in table.columns]
     if missing:
         raise ValueError(f"{name}: missing column {', '.join(missing)}; not a FLUXNET2015 or ONEFlux daily file")

@@ -22,7 +22,7 @@ from .units import convert
 TO_FAPAR: dict[str, Callable] = {
     "EVI": lambda x: 1.25 * (x - 0.1),  # Zhang et al. (2017), doi:10.1038/sdata.2017.165
     "FAPAR": lambda x: x,
-    "NDVI": lambda x: 1.24 * x - 0.168,  # Sims et al. (2005), doi:10.1029/2005GL022788
+    "NDVI": lambda x: 1.24 * x - 0.168,  # Sims et al. (2005), doi:10.1016/j.agrformet.2005.04.006
     "LAI": lambda x: 1 - np.exp(-0.5 * x),  # Monsi and Saeki (1953), extinction coefficient 0.5
 }
 "Index of greenness in a cube -> fAPAR (1), in the order of preference."

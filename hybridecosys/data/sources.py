@@ -10,6 +10,7 @@ __all__ = ['SOURCES', 'recognise', 'read_fluxdatakit', 'read_source', 'other_lay
 import gzip
 import inspect
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from .alma import is_alma, read_alma
 from .cube import VARIABLES, open_cube, validate_cube
 from .fluxnet import _with_attributes, read_fluxnet, site_in_name
 from hybridecosys.data.halfhourly import (
+    _NOT_FLUXES,
     fluxdatakit_to_fluxnet,
     halfhourly_member,
     is_fluxdatakit,
@@ -117,7 +119,7 @@ def recognise(path: str | os.PathLike) -> str:
     if magic[:2] == b"PK":
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-        daily = any("_DD_" in Path(n).name and n.lower().endswith(".csv") for n in names)
+        daily = any("_DD_" in Path(n).name and n.lower().endswith(".csv") and not _NOT_FLUXES.search(n) for n in names)
         if not daily and halfhourly_member(names) is None:
             raise ValueError(f"{name}: not recognised, a zip with {', '.join(names[:4])}")
         return "fluxnet daily" if daily else "fluxnet half-hourly"
@@ -170,6 +172,9 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
     return reader(path, **options)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcelsecell
+_COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
+
+
 def other_layout(ds: xr.Dataset, path: str, out_of_range: str = "error") -> xr.Dataset | None:
     """What `open_cube` opened, read as the layout that it is; None where it is none but the package's own.
 
@@ -187,14 +192,23 @@ def other_layout(ds: xr.Dataset, path: str, out_of_range: str = "error") -> xr.D
 
 
 def other_table(path: str | os.PathLike | Sequence, **options) -> xr.Dataset | None:
-    "What `read_fluxnet` was given, read as the kind that it is; None for a daily FLUXNET file, or what is not recognised."
+    """What `read_fluxnet` was given, read as the kind that it is; None for a daily FLUXNET file, or what is not recognised.
+
+    Options that are None are left out. TypeError for options of half-hours (least, daytime, transpiration) with a daily file.
+    """
+    options = {k: v for k, v in options.items() if v is not None}
     if isinstance(path, (list, tuple)):
         return read_many(path, **options)
+    name = Path(path).name
     try:
-        kind = recognise(path)
+        kind = None if _COARSE.search(name) else recognise(path)
     except (OSError, ValueError, zipfile.BadZipFile):
-        return None
-    return read_source(path, kind=kind, **options) if kind in ("fluxnet half-hourly", "fluxdatakit", "alma") else None
+        kind = None
+    if kind in ("fluxnet half-hourly", "fluxdatakit", "alma"):
+        return read_source(path, kind=kind, **options)
+    if odd := {"least", "daytime", "transpiration"} & set(options):
+        raise TypeError(f"{name}: {', '.join(sorted(odd))} can be asked of half-hourly and hourly files, this is none")
+    return None
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcmanycell
 def join_sites(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:

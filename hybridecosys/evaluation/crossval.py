@@ -47,7 +47,7 @@ from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions, calibrate
-from ..learning.hybrid import HybridModel, open_run, run_directory
+from ..learning.hybrid import HybridModel, as_html, open_run, run_directory
 from ..learning.network import NetworkOptions
 from ..learning.sequence import SequenceModel, SequenceOptions
 from ..learning.together import fit_together
@@ -626,6 +626,14 @@ class CrossValidation:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model or wroasted())
         return cls(study, _read_csv(path / "scores.csv"), _read_csv(path / "losses.csv") if (path / "losses.csv").is_file() else None, _read_csv(path / "sites.csv"))
+
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #cvhtmlcell
+def _crossval_html(found: CrossValidation) -> str:
+    rows = {"methods": ", ".join(found.methods), "sites": found.scores.site.nunique(), "folds": len(found.study.names)}
+    return as_html("Cross-validation", rows, {"daily NSE, median and quartiles over sites": found.table()})
+
+
+CrossValidation._repr_html_ = _crossval_html
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10012
 def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None, progress: bool = True) -> None:

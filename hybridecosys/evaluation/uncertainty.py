@@ -174,7 +174,7 @@ def _ends(level: float) -> tuple[float, float]:
 def fit_residuals(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Size of the errors that an ensemble makes at sites it was not trained on, per target.
 
-    run: of `HybridEnsemble.simulate` at the validation sites of `cube`. Returns, indexed by target, base and slope (a in the unit of the target, b), the
+    run: of `HybridEnsemble.simulate` at the validation sites of `cube`. Returns, indexed by target, base and slope (a in the unit of the target, at least a hundredth of the mean error; b), the
     quantiles of the scaled error that the levels need (columns named by number) and sites. ValueError where no site has an observation."""
     rows = {}
     for target, mean, spread, seen in _with_observations(run, cube, targets):
@@ -185,7 +185,9 @@ def fit_residuals(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | No
         weight = (seen.notnull() / seen.count("time")).transpose("site", "time")
         use, w = seen.notnull().values, np.sqrt(weight.values[seen.notnull().values])
         size = np.abs(mean.values[use])
-        (base, slope), _ = nnls(np.stack([w, w * size], 1), w * np.abs(seen - mean).values[use])
+        error = np.abs(seen - mean).values[use]
+        (base, slope), _ = nnls(np.stack([w, w * size], 1), w * error)
+        base = max(base, 0.01 * np.average(error, weights=w**2))  # a flux simulated as 0 by all members (frozen ground) is not known without error
         z = (seen - mean) / np.sqrt(spread**2 + (base + slope * abs(mean)) ** 2)
         at = sorted({q for level in levels for q in _ends(level)})
         quantiles = z.weighted(weight).quantile(at, dim=("site", "time")).values

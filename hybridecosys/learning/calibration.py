@@ -32,7 +32,7 @@ from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
-from .hybrid import HybridModel, open_run, run_directory
+from .hybrid import HybridModel, as_html, open_run, run_directory
 from .network import from_bounds, to_bounds
 from .training import Pool, best_years, make_pool
 from ..model.inputs import Inputs, records, take_sites
@@ -473,6 +473,18 @@ class Calibration:
 
 def _structure(model: Model) -> dict:
     return model.for_training().fingerprint()
+
+# %% ../../nbs/04_learning/06_calibration.ipynb #calibhtmlcell
+def _calibration_html(found: Calibration) -> str:
+    options, costs, bound = found.settings["options"], found.costs, found.at_bound
+    rows = {"sites": f"{len(costs)}: {', '.join(costs.index[:8])}{' ...' if len(costs) > 8 else ''}", "parameters": f"{len(found.parameters.data_vars)} of {found.model.name}",
+            "targets": ", ".join(found.settings["targets"]), "spin-up": found.settings["spinup"], "years": f"the first {options['train_fraction']:.0%} of each record, at most {options['max_years'] or 'all'}",
+            "lowest cost": f"median {costs.median():.3f}, {costs.min():.3f} to {costs.max():.3f}", "at a bound": f"{len(bound)} of {costs.size * len(found.parameters.data_vars)} values"}
+    scores = found.scores.pivot_table(index="target", columns="part", values="nse", aggfunc="median").round(2)
+    return as_html("Calibration at each site", rows, {"median NSE": scores, "parameters at a bound": bound})
+
+
+Calibration._repr_html_ = _calibration_html
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10022
 def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) -> pd.DataFrame:

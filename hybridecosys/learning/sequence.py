@@ -301,6 +301,11 @@ class Held:
         """Every site counts."""
         return np.ones((1, len(self.records.sites)), bool)
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(map(str, self.records.sites))
+
 
 def _alone(tree):
     """A tree of arrays as that of one member."""

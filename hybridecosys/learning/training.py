@@ -419,6 +419,8 @@ def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches
     saver = Checkpoints(run_dir) if run_dir is not None else None
     if resume:
         state = saver.restore(state)
+        if state.epoch:  # it may have been stopped between checkpoint and table
+            write_table(saver.run_dir / "losses.csv", state.losses)
     elif saver is not None:
         saver.clear()
     bar = tqdm(total=epochs, initial=state.epoch, disable=not progress, desc="training", unit="epoch")
@@ -549,9 +551,7 @@ class Checkpoints:
             except Exception as error:  # whatever a wrong bit leads to
                 warnings.warn(f"checkpoint {self.file(epoch)} is damaged ({error}): the one before is taken, or the training begins anew", stacklevel=4)
                 continue
-            state = self._state(arrays, like)
-            write_table(self.run_dir / "losses.csv", state.losses)  # it may lack the last epoch, or be lost
-            return state
+            return self._state(arrays, like)
         return like
 
     def _state(self, arrays: dict[str, np.ndarray], like: Progress) -> Progress:
