@@ -471,7 +471,7 @@ def test_carbon_that_leaves_is_counted_or_told(forcing):
 @pytest.mark.parametrize("cube", ["synthetic", "real"])
 def test_wroasted_closes_without_a_warning(cube):
     if cube == "real":
-        path = real_data_path("fluxnet/fluxnet2015_daily.zarr")
+        path = real_data_path("fluxnet/fluxnet2015_daily.nc")
         if path is None:
             pytest.skip("the real cube is not beside the checkout")
         from hybridecosys.data.cube import open_cube
