@@ -1,6 +1,7 @@
 """The process model: parity, closure, gradients, packing, spin-up, disturbance, replacement, bad input."""
 
 import json
+import re
 import warnings
 from xml.etree import ElementTree
 
@@ -437,7 +438,7 @@ def test_a_process_that_takes_water_out_of_the_site_closes_the_balance(forcing):
     result = simulate(wet, forcing, {"interception.capacity": 0.5}, spinup="none", outputs=names, dtype="float64")
     assert np.abs(result.water_balance).max() < 1e-9 and (result.interception.max("time") > 0.01).all()
     np.testing.assert_allclose(result.evapotranspiration, result.soil_evaporation + result.transpiration + result.interception, atol=1e-12)
-    assert result.interception.attrs == {"units": "mm d-1", "long_name": "interception"}
+    assert result.interception.attrs == {"units": "mm d-1", "long_name": "interception"}  # no standard name is guessed
 
     def drier(rain, lai):  # a plain function takes over what the approach declares
         return rain - 0.1 * rain, 0.1 * rain
@@ -445,10 +446,71 @@ def test_a_process_that_takes_water_out_of_the_site_closes_the_balance(forcing):
     same = simulate(wet.replace(interception=drier), forcing, spinup="none", outputs=["water_balance"], dtype="float64")
     assert np.abs(same.water_balance).max() < 1e-9
     silent = MODEL.insert(before="snow_melt", interception=approach("interception", returns=("rain", "interception"))(drier))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.warns(UserWarning, match="water does not close in wroasted") as said:
         taken = simulate(silent, forcing, spinup="none", outputs=["water_balance", "interception"], dtype="float64")
     np.testing.assert_allclose(taken.water_balance, taken.interception, atol=1e-9)
+    at = taken.interception.stack(at=("site", "time"))
+    site, day, amount = re.search(r"most at site (\S+) on (\S+), where (\S+) mm vanishes", str(said[0].message)).groups()
+    assert float(amount) == pytest.approx(float(at.max()), rel=1e-2) == pytest.approx(float(taken.interception.sel(site=site, time=day).item()), rel=1e-2)
+
+
+def test_carbon_that_leaves_is_counted_or_told(forcing):
+    burn = lambda litter_fast: (litter_fast - 0.01 * litter_fast, 0.01 * litter_fast)  # noqa: E731
+    declared = approach("fire", returns=("litter_fast", "burnt"), leaves="burnt", units={"burnt": ("gC m-2 d-1", "burnt carbon")})(burn)
+    silent = approach("fire", returns=("litter_fast", "burnt"), units={"burnt": ("gC m-2 d-1", "burnt carbon")})(burn)
+    few = forcing.isel(site=[1, 2], time=slice(0, 60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        simulate(MODEL.insert(after="carbon_transfer", fire=declared), few, spinup="none", outputs="burnt")
+    with pytest.warns(UserWarning, match=r"carbon does not close in wroasted: most at site SY-\d+ on \d{4}-\d\d-\d\d, where .* gC m-2 vanishes"):
+        simulate(MODEL.insert(after="carbon_transfer", fire=silent), few, spinup="none", outputs="burnt")
+    with pytest.raises(ValueError, match="fire: burnt leaves the site in kg; it must be mm d-1"):
+        MODEL.insert(after="carbon_transfer", fire=approach("fire", returns=("litter_fast", "burnt"), leaves="burnt", units={"burnt": "kg"})(burn))
+
+
+@pytest.mark.parametrize("cube", ["synthetic", "real"])
+def test_wroasted_closes_without_a_warning(cube):
+    if cube == "real":
+        path = real_data_path("fluxnet/fluxnet2015_daily.nc")
+        if path is None:
+            pytest.skip("the real cube is not beside the checkout")
+        from hybridecosys.data.cube import open_cube
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            few = prepare_forcing(open_cube(path).isel(site=slice(0, None, 25)), on_gap="longest").load()
+    else:
+        few = weather(32, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        simulate(MODEL, few, spinup="none", outputs="gpp")
+
+
+def test_layers_of_a_process_are_labelled(forcing):
+    deep = approach("warmth", returns="warmth", units={"warmth": ("degC", "temperature of each layer")})(lambda t_air: (t_air, 0.5 * t_air))
+    few = forcing.isel(site=[0, 3], time=slice(0, 20))
+    result = simulate(MODEL.insert(before="snow_melt", warmth=deep), few, spinup="none", outputs=["warmth", "soil", "soil_4", "w_sat"])
+    assert result.warmth.dims == ("site", "warmth_layer", "time") and result.warmth.attrs["units"] == "degC"
+    np.testing.assert_allclose(result.warmth.isel(warmth_layer=1), 0.5 * few.t_air, rtol=1e-6)
+    assert result.w_sat.dims == ("site", "layer") and (result.soil.sel(layer=4) == result.soil_4).all()
+    stacked = approach("warmth", returns="warmth")(lambda t_air, leaf: jnp.stack([t_air, leaf]))
+    with pytest.raises(ValueError, match="warmth: approach .* returns warmth as an array of the shape .* return a tuple of layers"):
+        simulate(MODEL.insert(before="snow_melt", warmth=stacked), few, spinup="none", outputs="warmth")
+
+
+def test_a_run_describes_itself_by_cf_and_keeps_it_in_files(forcing, tmp_path):
+    few = forcing.isel(site=[0, 3], time=slice(0, 20))
+    result = simulate(MODEL, few, spinup="none", outputs=["gpp", "snow", "nee", "soil"])
+    assert result.attrs["Conventions"].startswith("CF-") and "hybridecosys" in result.attrs["source"] and result.attrs["title"]
+    assert result.gpp.attrs["standard_name"] == "gross_primary_productivity_of_biomass_expressed_as_carbon" and "standard_name" not in result.nee.attrs
+    assert result.latitude.attrs["units"] == "degrees_north" and result.longitude.attrs["standard_name"] == "longitude"
+    assert all(v.attrs["units"] and v.attrs["long_name"] for v in result.data_vars.values()) and all(v.attrs["long_name"] for v in result.coords.values())
+    result.to_netcdf(tmp_path / "run.nc")
+    result.to_zarr(tmp_path / "run.zarr")
+    for back in (xr.open_dataset(tmp_path / "run.nc"), xr.open_zarr(tmp_path / "run.zarr")):
+        assert back.attrs == result.attrs and all(back[n].attrs == v.attrs for n, v in result.variables.items())
+    same, other = (simulate(MODEL, few, given, spinup="none", outputs="gpp").attrs["fingerprint"] for given in (None, {"wue.kappa": 0.5}))
+    assert same == result.attrs["fingerprint"] != other
 
 
 def test_changes_of_a_model_that_cannot_work_are_refused():

@@ -27,7 +27,7 @@ from .metrics import evaluate
 from ..learning.hybrid import HybridModel
 from ..learning.together import fit_together
 from ..model.inputs import records
-from ..model.simulate import simulate
+from ..model.simulate import PLACES, STATE_VARIABLES, simulate
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006
@@ -87,9 +87,11 @@ class HybridEnsemble:
             labels = [f"{s} (member {i})" for i in range(len(self)) for s in forcing.site.values[sites]]
             stacked = forcing.isel(site=rows).assign_coords(site=labels)
             run = simulate(model, stacked, {n: v.values[:, sites].ravel() for n, v in values.items()}, self.members[0].spinup, outputs=outputs, dtype=dtype)
-            data = {n: (("member", "site", "time"), v.values.reshape(len(self), len(sites), -1), v.attrs) for n, v in run.items() if v.dims == ("site", "time")}
-            kept = {n: ("site", run[n].values[: len(sites)]) for n in ("latitude", "longitude", "igbp", "koppen") if n in run.coords}
-            yield xr.Dataset(data, {"member": np.arange(len(self)), "site": forcing.site.values[sites], "time": run.time, **kept}, attrs=run.attrs)
+            data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in STATE_VARIABLES}
+            kept = {n: ("site", run[n].values[: len(sites)], run[n].attrs) for n in PLACES if n in run.coords}
+            axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in STATE_VARIABLES.values()))}
+            own = ("member", np.arange(len(self)), {"long_name": "member of the ensemble", "units": "1"})
+            yield xr.Dataset(data, {"member": own, "site": forcing.site.values[sites], **axes, **kept}, attrs=run.attrs)
 
     def simulate_members(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
         """The outputs of every member, (member, site, time): members times as large as those of `HybridModel.simulate`."""

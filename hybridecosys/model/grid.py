@@ -31,7 +31,7 @@ from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from .devices import keep_memory, widen
 from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
-from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, one_process, run_everywhere
+from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, layered_outputs, one_process, run_attributes, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 
@@ -336,7 +336,7 @@ def create_store(job: Job, forcing: xr.Dataset, tile: Sequence[int], n_tiles: in
     coords["time"].attrs.setdefault("standard_name", "time")
     lazy = dask.array.full(shape, np.nan, dtype=job.dtype, chunks=chunks)
     variables = {name: (("time", *job.cells), lazy, described(name, job.model)) for name in job.outputs}
-    attrs = {"model": job.model.name, "spinup": job.spinup, "precision": job.dtype}
+    attrs = run_attributes(job.model, {}, spinup=job.spinup, precision=job.dtype, run=_digest({"run": np.array([json.dumps(dict(identity))])}))
     encoding = {name: {"chunks": chunks, "compressors": zarr.codecs.BloscCodec(cname="lz4", clevel=3, shuffle="bitshuffle"), "_FillValue": np.nan}
                 for name in job.outputs}
     encoding["time"] = {"units": f"days since {forcing.indexes['time'][0]:%Y-%m-%d}", "dtype": "int32", "calendar": "proleptic_gregorian"}
@@ -421,7 +421,10 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     given = grid_parameters(model, parameters, forcing, cells, land)
     size = tile_shape(forcing, cells, tile)
     lanes = lanes or LANES.get(jax.default_backend(), LANES["cpu"])
-    job = Job(model, spinup, chosen_outputs(model, outputs), dtype, min(lanes, int(np.prod(size))), mask is not None, cells, str(store.absolute()))
+    outputs = chosen_outputs(model, outputs)
+    if layered := [n for n in outputs if n in layered_outputs(model)]:
+        raise ValueError(f"outputs {', '.join(layered)} have layers, and a store of a grid holds none: leave them out, or simulate the cells as sites (cells_to_sites)")
+    job = Job(model, spinup, outputs, dtype, min(lanes, int(np.prod(size))), mask is not None, cells, str(store.absolute()))
     regions, identity = tiles([forcing.sizes[d] for d in cells], size), _identity(job, forcing, size, given, land)
     if not resume:
         if store.exists():

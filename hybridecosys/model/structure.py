@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WATER_POOLS', 'CARBON_POOLS', 'MEMORY', 'POOLS', 'SOIL', 'STATE', 'VEGETATION', 'DEAD', 'FORCING', 'ATTRIBUTES',
-           'State', 'OUTPUTS', 'VARIABLES', 'SPINUP_PARAMETERS', 'START', 'GREENNESS', 'Step', 'Plan', 'make_plan',
-           'Model', 'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
+           'State', 'OUTPUTS', 'VARIABLES', 'BALANCES', 'SPINUP_PARAMETERS', 'START', 'GREENNESS', 'Step', 'Plan',
+           'make_plan', 'Model', 'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -17,6 +17,7 @@ from html import escape
 from types import MappingProxyType
 
 import jax
+import jax.numpy as jnp
 import pandas as pd
 from jax import Array
 
@@ -112,8 +113,24 @@ VARIABLES = {
     "litter_f_moisture": ("1", "moisture factor of litter turnover"),
     "soil_f_moisture": ("1", "moisture factor of soil carbon turnover"),
     "maintenance_f_temperature": ("1", "temperature factor of maintenance respiration"),
+    "soil": ("mm", "water of the soil layers"),
+    "w_sat": ("mm", "water of each layer at saturation"),
+    "w_fc": ("mm", "water of each layer at field capacity"),
+    "w_wp": ("mm", "water of each layer at the wilting point"),
+    "soil_beta": ("1", "exponent of the retention curve of each layer"),
+    "k_sat": ("mm d-1", "hydraulic conductivity of each layer at saturation"),
+    "k_fc": ("mm d-1", "hydraulic conductivity of each layer at field capacity"),
+    "k_capillary": ("mm d-1", "conductivity between neighbouring layers, for capillary rise"),
+    "root_share": ("1", "share of each layer's water that roots can take up in a day"),
+    "root_uptake": ("mm d-1", "water that roots take up from each layer"),
+    "available_water": ("mm", "water of each layer that roots can take up"),
 }
 "Every output that WROASTED can give: unit and meaning."
+
+# %% ../../nbs/03_model/01_structure.ipynb #ba1ance1
+BALANCES = {"water": (tuple(WATER_POOLS), ("precip",), ("evapotranspiration", "runoff"), "mm"),
+            "carbon": (tuple(CARBON_POOLS), ("gpp",), ("eco_respiration",), "gC m-2")}
+"Pools that close together, the fluxes that fill and that empty them, and the unit (of a flux: per day)."
 
 # %% ../../nbs/03_model/01_structure.ipynb #d6b926e4
 SPINUP_PARAMETERS = {
@@ -146,9 +163,18 @@ class Step:
         inputs.update({f"{a.process}.{name}": parameters[f"{a.process}.{name}"] for name in a.parameters})
         inputs["leaving"] = tuple(values[key] for key in self.leaving)
         results = a.results(inputs)
+        self._check_layers(results, jax.tree.leaves(inputs))
         if self.stage != "static":
             results = jax.tree.map(lambda x: x / values["one"], results)
         values.update(zip(self.keys, (results[name] for name in a.returns), strict=True))
+
+    def _check_layers(self, results: Mapping, inputs: list) -> None:
+        """Raise `ValueError` for a result with more dimensions than what it is made of: layers come as a tuple."""
+        most = max([1, *(jnp.ndim(x) for x in inputs)])
+        for name, result in results.items():
+            if deep := [jnp.shape(x) for x in jax.tree.leaves(result) if jnp.ndim(x) > most]:
+                raise ValueError(f"process {self.approach.process}: approach {self.approach.name} returns {name} as an array of the shape {deep[0]}; "
+                                 "return a tuple of layers, each with one value for a site")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +184,7 @@ class Plan:
     steps: tuple[Step, ...]
     last: Mapping[str, str]
     stage: Mapping[str, str]
+    leaving_carbon: tuple[str, ...] = ()  # keys of the fluxes of carbon that leave the site beside respiration
 
     @property
     def approaches(self) -> tuple[Approach, ...]:
@@ -183,9 +210,9 @@ START = {f"{name}_start": name for name in ("soil", "groundwater", "snow")}
 def make_plan(approaches: Iterable[Approach]) -> Plan:
     """Find stage and sources of each process, in order.
 
-    An approach with the argument `leaving` gets all water fluxes that processes before it declare to leave the site. Raises `ValueError` for an
-    argument that nothing before the process provides, for a cumulative process that depends on a pool, and for a flux that leaves the site
-    and enters no balance.
+    An approach with the argument `leaving` gets all water fluxes that processes before it declare to leave the site; carbon that leaves is counted by
+    `simulate`. Raises `ValueError` for an argument that nothing before the process provides, for a cumulative process that depends on a pool, and for a
+    flux that leaves the site and enters no balance, or whose unit is neither that of water nor of carbon.
     """
     approaches = tuple(approaches)
     forcing = (*FORCING, *dict.fromkeys(name for a in approaches for name in a.forcing))
@@ -193,7 +220,7 @@ def make_plan(approaches: Iterable[Approach]) -> Plan:
     for name in SOIL:
         del last[name]
     stage = dict.fromkeys(last, "day") | dict.fromkeys(forcing, "weather") | dict.fromkeys(ATTRIBUTES, "static")
-    steps, leaving = [], []
+    steps, leaving, carbon = [], [], []
     for a in approaches:
         if unknown := [name for name in a.inputs if name not in last and name != "leaving"]:
             raise ValueError(f"process {a.process}: approach {a.name} asks for {', '.join(unknown)}, which is no parameter of it, "
@@ -205,13 +232,16 @@ def make_plan(approaches: Iterable[Approach]) -> Plan:
         if a.cumulative and here != "weather":
             raise ValueError(f"process {a.process}: a cumulative approach must depend on forcing and on its own memory alone")
         steps.append(Step(a, here, MappingProxyType(sources), counted))
-        leaving += [f"{name}@{a.process}" for name in a.leaves]
+        for name in a.leaves:
+            if (unit := a.units[name][0]) not in ("mm d-1", "gC m-2 d-1"):
+                raise ValueError(f"process {a.process}: {name} leaves the site in {unit}; it must be mm d-1 (water) or gC m-2 d-1 (carbon)")
+            (leaving if unit == "mm d-1" else carbon).append(f"{name}@{a.process}")
         last.update(zip(a.returns, steps[-1].keys))
         stage.update(dict.fromkeys(steps[-1].keys, here))
     if missed := sorted(set(leaving) - {key for s in steps for key in s.leaving}):
         name, process = missed[0].split("@")
         raise ValueError(f"process {process}: the water of {name} leaves the site, but no process after it has the argument `leaving` and counts it")
-    return Plan(tuple(steps), MappingProxyType(last), MappingProxyType(stage))
+    return Plan(tuple(steps), MappingProxyType(last), MappingProxyType(stage), tuple(carbon))
 
 # %% ../../nbs/03_model/01_structure.ipynb #cb98ac0c
 @dataclass(frozen=True)
@@ -268,8 +298,7 @@ class Model:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names that a run can give: the default outputs, the pools, and whatever else a process returns."""
-        layered = {"soil", "w_sat", "w_fc", "w_wp", "soil_beta", "k_sat", "k_fc", "k_capillary", "root_share", "root_uptake", "available_water"}
-        given = [name for a in self.approaches for name in a.returns if name not in layered]
+        given = [name for a in self.approaches for name in a.returns]
         return tuple(dict.fromkeys([*(n for n in OUTPUTS if n in given), *POOLS, *given]))
 
     @cached_property

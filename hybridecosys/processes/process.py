@@ -45,8 +45,8 @@ class Approach:
     `inputs` are the names looked up in the model, `returns` the names under which the results are stored; a name that
     is there already (a pool, say) is updated. `cumulative` marks a function of a whole stretch of days, (day, site), that
     starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient. `forcing` names those of the inputs that are
-    daily series which the approach brings (see `EXTRA_FORCING`). `leaves` names those of the results that are water fluxes (mm d-1) out of the
-    site, such as interception: they are part of evapotranspiration and of the water balance. `units` describes results that no table of the
+    daily series which the approach brings (see `EXTRA_FORCING`). `leaves` names those of the results that are fluxes out of the
+    site: water (mm d-1), such as interception, which is part of evapotranspiration and of the water balance, or carbon (gC m-2 d-1), such as harvest. `units` describes results that no table of the
     model knows: name -> (unit, meaning).
     """
 
@@ -102,7 +102,7 @@ def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool =
              **parameters: Parameter) -> Callable[[Callable], Approach]:
     """Declare a function as an approach to `process`; keyword arguments are its parameters.
 
-    returns: names of the results, one or several. leaves: those of them that are water fluxes out of the site (mm d-1). units: name -> unit, or
+    returns: names of the results, one or several. leaves: those of them that are fluxes out of the site (mm d-1; or gC m-2 d-1, where `units` says so). units: name -> unit, or
     (unit, meaning), of results that the model has no unit for. Raises `ValueError` when a declared parameter or forcing is not an argument
     of the function, or `leaves` or `units` name what it does not return.
     """
