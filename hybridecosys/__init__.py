@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
+    from .processes.neural import neural
     from .processes.process import Parameter, approach
 
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "export_callmip": "data.export",
     "to_alma": "data.export",
     "read_source": "data.sources",
+    "neural": "processes.neural",
     "Parameter": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
@@ -85,6 +87,7 @@ __all__ = [
     "export",
     "export_callmip",
     "keep_memory",
+    "neural",
     "observations",
     "open_cube",
     "prepare_forcing",

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'METHODS', 'KNOWN', 'TRAIN', 'check_methods', 'features_of', 'fingerprint', 'days_of', 'hide_days', 'Unit',
-           'Study', 'train_networks', 'train_sequences', 'calibrate_sites', 'fold_folder', 'predicted_parameters',
-           'member_parameters', 'simulate_held_out', 'score_method', 'intervals', 'learned_outputs', 'run_unit',
-           'worker_environment', 'environment', 'check_main', 'crew', 'write_tables', 'CrossValidation', 'do_study',
-           'cross_validate', 'plan_study', 'crossval_report']
+           'Study', 'train_networks', 'at_each_site', 'train_sequences', 'calibrate_sites', 'fold_folder',
+           'predicted_parameters', 'member_parameters', 'simulate_held_out', 'score_method', 'intervals',
+           'learned_outputs', 'run_unit', 'worker_environment', 'environment', 'check_main', 'crew', 'write_tables',
+           'CrossValidation', 'do_study', 'cross_validate', 'plan_study', 'crossval_report']
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10003
 import ast
@@ -234,7 +234,7 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     members = s["members"] if unit.method == "ensemble" else 1
     if s["one_for_all"] and unit.method != "global":
         starts = [HybridModel.load(fold_folder(study, "global", f), study.model).predict_parameters(study.cube.isel(site=[0])) for f in unit.folds]
-        starts = [{name: float(v.item()) for name, v in one.items()} for one in starts]
+        starts = [{name: v.values.squeeze(v.get_axis_num("site")) if "site" in v.dims else v.values for name, v in one.items()} for one in starts]
     hybrids = [study.hybrid(unit.method, f, start, i) for i in range(members) for f, start in zip(unit.folds, starts)]
     cube, forcing, train, valid = study.training(unit.folds)
     there = folder / "training"
@@ -246,10 +246,11 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
         at = study.visible(fold).sel(site=study.sites(fold, "test"))
         of_fold = {"fold": ("site", [fold] * at.sizes["site"])}
         if members > 1:
-            spread.append(hybrid.member_parameters(at).assign_coords(of_fold))
-        predicted = (spread[-1].mean("member", keep_attrs=True) if members > 1 else hybrid.predict_parameters(at)).assign_coords(of_fold)
+            spread.append(at_each_site(hybrid.member_parameters(at)).assign_coords(of_fold))
+        arrays = [n for n in study.hybrid("global").learned if study.model.for_training().parameter_table[n].shape]
+        predicted = (spread[-1].drop_vars(arrays).mean("member", keep_attrs=True) if members > 1 else at_each_site(hybrid.predict_parameters(at))).assign_coords(of_fold)
         if unit.method == "by_type":
-            one = HybridModel.load(fold_folder(study, "global", fold), study.model).predict_parameters(at)
+            one = at_each_site(HybridModel.load(fold_folder(study, "global", fold), study.model).predict_parameters(at))
             unmet = xr.DataArray(~np.isin(at.igbp.values.astype(str), hybrid.encoder.classes["igbp"]), dims="site", coords={"site": at.site})
             predicted = predicted.assign({n: v.where(~unmet, one[n]).assign_attrs(v.attrs) for n, v in predicted.items()})
             predicted = predicted.assign_coords(fallback=("site", unmet.values))
@@ -264,6 +265,11 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     if members > 1:
         losses = losses.groupby([c for c in losses if c != "loss"], sort=False, as_index=False).loss.mean()
     return xr.concat(parameters, "site"), losses
+
+
+def at_each_site(parameters: xr.Dataset) -> xr.Dataset:
+    "Parameters of a fold, arrays that are the same at all its sites repeated for each, (..., site): folds have their own."
+    return parameters.assign({n: v.expand_dims(site=parameters.site).transpose(..., "site").assign_attrs(v.attrs) for n, v in parameters.items() if "site" not in v.dims})
 
 
 def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, pd.DataFrame]:
@@ -307,7 +313,7 @@ def predicted_parameters(study: Study, method: str) -> xr.Dataset | None:
         sites, coords = [s for s, _ in at], {"fold": ("site", [f for _, f in at])}
         if method == "default":
             table = study.hybrid("global").model.parameters
-            values = xr.Dataset({p: ("site", np.full(len(sites), table.default[p])) for p in study.hybrid("global").learned}, {"site": sites, **coords})
+            values = xr.Dataset({p: ("site", np.full(len(sites), table.default[p])) for p in study.hybrid("global").learned if not table["shape"][p]}, {"site": sites, **coords})
             return describe_parameters(values, table)
         return xr.load_dataset(study.folder(study.groups("site")[0]) / "parameters.nc").sel(site=sites).assign_coords(coords)
     return xr.concat([xr.load_dataset(study.folder(u) / "parameters.nc") for u in study.groups(method)], "site")

@@ -73,7 +73,9 @@ class HybridEnsemble:
         return xr.concat([m.predict_parameters(cube) for m in self.members], "member", combine_attrs="override").assign_coords(member=np.arange(len(self)))
 
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
-        """The mean of the members' parameters, "process.name" -> (site)."""
+        """The mean of the members' parameters, "process.name" -> (site). Raises `ValueError` where a member has learned arrays, the weights of a process: their mean means nothing."""
+        if arrays := [n for n in self.members[0].learned if self.members[0].model.parameter_table[n].shape]:
+            raise ValueError(f"parameter {arrays[0]} is an array of weights, whose mean over the members is no parameter of any: use member_parameters")
         return self.member_parameters(cube).mean("member", keep_attrs=True)
 
     def portions(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> Iterator[xr.Dataset]:
@@ -86,7 +88,7 @@ class HybridEnsemble:
             rows = np.tile(sites, len(self))
             labels = [f"{s} (member {i})" for i in range(len(self)) for s in forcing.site.values[sites]]
             stacked = forcing.isel(site=rows).assign_coords(site=labels)
-            run = simulate(model, stacked, {n: v.values[:, sites].ravel() for n, v in values.items()}, self.members[0].spinup, outputs=outputs, dtype=dtype)
+            run = simulate(model, stacked, {n: _stacked(v, sites) for n, v in values.items()}, self.members[0].spinup, outputs=outputs, dtype=dtype)
             data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in STATE_VARIABLES}
             kept = {n: ("site", run[n].values[: len(sites)], run[n].attrs) for n in PLACES if n in run.coords}
             axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in STATE_VARIABLES.values()))}
@@ -125,6 +127,13 @@ class HybridEnsemble:
         return cls([HybridModel.load(path / name, model) for name in names])
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e400c
+def _stacked(values: xr.DataArray, sites: np.ndarray) -> np.ndarray:
+    """Values of all members, (member, site) or (member, *shape), at some sites: (member * site,) or (*shape, member * site)."""
+    if "site" in values.dims:
+        return values.values[:, sites].ravel()
+    return np.repeat(np.moveaxis(values.values, 0, -1), len(sites), axis=-1)
+
+
 def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     """Spread of each parameter between the members at a site (median over sites), and between sites in the mean of the members.
 
@@ -132,6 +141,8 @@ def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     between_sites (shares of the range), and ratio, the first over the second."""
     rows = {}
     for name, values in members.items():
+        if "site" not in values.dims:  # an array that is the same at all sites
+            continue
         share = values / (values.attrs["upper"] - values.attrs["lower"])
         rows[name] = {"between_members": float(share.std("member", ddof=1).median()), "between_sites": float(share.mean("member").std("site", ddof=1))}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter").assign(ratio=lambda d: d.between_members / d.between_sites)

@@ -13,9 +13,10 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ def calibration_years(forcing: xr.Dataset, observed: xr.Dataset, held_out: pd.Se
 def _outputs(model: Model, learned: tuple[str, ...], spinup: str, x: Array, inputs: Inputs, observed: Observed) -> dict[str, Array]:
     """What the targets are compared with, (block, day, lane), of a run with parameters `x`, (lane, parameter), in units of their ranges."""
     table = model.parameter_table
-    values = {n: jnp.asarray(p.default, jnp.float32) for n, p in table.items()}
+    values = {n: jnp.asarray(p.values, jnp.float32) for n, p in table.items()}
     values |= {n: table[n].lower + (table[n].upper - table[n].lower) * x[:, i] for i, n in enumerate(learned)}
     return run(model, values, inputs, spinup, output_names(observed.targets))[1]
 
@@ -495,7 +496,12 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
 
 
 def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
-    shell = HybridModel(model, [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
+    learned = [n for n in model.for_training().learned if not model.for_training().parameter_table[n].shape] if learned is None else list(learned)
+    arrays = [n for n, p in model.for_training().parameter_table.items() if p.shape]
+    if wrong := [n for n in learned if n in arrays]:
+        raise ValueError(f"parameter {wrong[0]} is an array and cannot be calibrated at a site: it is learned once for all sites, by HybridModel, and held here (starts_from, or its default)")
+    held = _held(arrays, starts_from)
+    shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
     observed = observations(cube, targets, shell.model.driving_variables)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
@@ -516,6 +522,30 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     if run_dir is not None:
         result.save(run_dir, replace=True)
     return result
+
+
+def _held(arrays: Sequence[str], given: Sequence[Mapping]) -> dict[str, np.ndarray]:
+    """Values of `arrays` in the sets of parameters to start from, which must agree: they stay as they are."""
+    held = {}
+    for parameters in given:
+        for name in (n for n in arrays if n in parameters):
+            value = np.asarray(parameters[name], float)
+            if name in held and not np.array_equal(held[name], value):
+                raise ValueError(f"the sets to start from have different values of {name}, which is an array and is held while a site is calibrated: give one")
+            held[name] = value
+    return held
+
+
+def _holding(model: Model, held: Mapping[str, np.ndarray]) -> Model:
+    """The model with other defaults of arrays."""
+    if not held:
+        return model
+
+    def changed(a):
+        new = {n: replace(p, default=held[f"{a.process}.{n}"]) for n, p in a.parameters.items() if f"{a.process}.{n}" in held}
+        return replace(a, parameters=MappingProxyType({**a.parameters, **new})) if new else a
+
+    return replace(model, approaches=tuple(changed(a) for a in model.approaches))
 
 
 def _known(seen: xr.Dataset, forcing: xr.Dataset, targets: Sequence[str] | None) -> xr.Dataset:

@@ -53,13 +53,15 @@ class HybridModel:
         self.learned = self.model.learned if learned is None else tuple(learned)
         self.network_options = network or NetworkOptions()
         self.forcing_options = self.model.forcing_options(forcing)
-        self.start = {str(name): float(value) for name, value in (start or {}).items()}
+        self.start = {str(name): np.asarray(value, float).tolist() for name, value in (start or {}).items()}
         self.encoder = self.network = self.losses = None
         make_network(self.model, 0, self.learned, self.network_options, seed, self.start)  # unknown or unbounded parameters are found here
 
     def __repr__(self):
         groups = ", ".join(self.features) if self.features else ("no features: one set for all sites" if self.features == [] else "default features")
-        return f"<HybridModel of {self.model.name}: {len(self.learned)} parameters from {groups}; {'trained' if self.losses is not None else 'not trained'}>"
+        shared = len(set(self.learned) & set(self.model.shared))
+        once = f" and {shared} once for all sites" if shared else ""
+        return f"<HybridModel of {self.model.name}: {len(self.learned) - shared} parameters from {groups}{once}; {'trained' if self.losses is not None else 'not trained'}>"
 
     @in_float32
     def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = EPOCHS, run_dir: str | Path | None = None,
@@ -104,7 +106,11 @@ class HybridModel:
 
     @in_float32
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
-        """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site)."""
+        """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site).
+
+        A parameter that is learned once for all sites has the same value at each and the attribute `scope` "global"; an array, the weights of a neural process say,
+        has dimensions of its own (`NAME_dim_0`, ...) and no site.
+        """
         self._require_trained()
         cube = canonical(cube)
         features = self._encode(cube, None)
@@ -115,7 +121,10 @@ class HybridModel:
         for name, value in values.items():
             p = table[name]
             inside = np.clip(np.asarray(value, float), p.lower, p.upper)  # float32 rounding at the bounds
-            variables[name] = (("site",), inside, {"units": p.unit, "long_name": p.description, "lower": p.lower, "upper": p.upper, "default": p.default})
+            attrs = {"units": p.unit, "long_name": p.description, "lower": p.lower, "upper": p.upper} | ({} if p.shape else {"default": p.default})
+            attrs |= {"scope": "global"} if p.scope == "global" else {}
+            dims, inside = ((f"{name}_dim_{i}" for i in range(len(p.shape))), inside[..., 0]) if p.shape else (("site",), inside)
+            variables[name] = (tuple(dims), inside, attrs)
         return xr.Dataset(variables, coords={"site": cube.site})
 
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
@@ -288,8 +297,10 @@ def _hybrid_html(hybrid: HybridModel) -> str:
     if hybrid.losses is not None:
         last = hybrid.losses[hybrid.losses.target == "total"].groupby("split").loss.last()
         training = f"{hybrid.losses.epoch.max()} epochs; cost at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in last.items())
+    shared = [n for n in hybrid.learned if n in hybrid.model.shared]
+    once = f"{len(shared)}: {', '.join(f'{n} {s}' if (s := table.loc[n, 'shape']) else n for n in shared)}" if shared else "none"
     rows = {"features": groups + inputs, "network": f"{1 + o.layers} layers of {o.hidden}, {o.activation}" if hybrid.features != [] else "none",
-            "parameters": f"{len(hybrid.learned)} of {len(table)} of {hybrid.model.name}, inside their bounds", "spin-up": hybrid.spinup, "training": training}
+            "parameters": f"{len(hybrid.learned)} of {len(table)} of {hybrid.model.name}, inside their bounds", **({"once for all sites": once} if shared else {}), "spin-up": hybrid.spinup, "training": training}
     return as_html("Hybrid model", rows, {"learned parameters": table.loc[list(hybrid.learned), ["default", "lower", "upper", "unit", "description"]]})
 
 

@@ -36,20 +36,29 @@ SHAPE = NetworkOptions()
 
 # %% ../../nbs/04_learning/02_network.ipynb #6f3d4863
 class ParameterNetwork(nnx.Module):
-    """Features (site, feature) -> parameters in physical units, name -> (site,)."""
+    """Features (site, feature) -> parameters in physical units, name -> (site,), or (*shape, site) for an array.
+
+    A parameter with the scope "global" is learned beside the network and is the same at all sites; one without bounds is learned as it is.
+    """
 
     def __init__(self, n_features: int, table: dict[str, Parameter], options: NetworkOptions = SHAPE,
                  start: Mapping[str, float] | None = None, *, rngs: nnx.Rngs):
         self.names, self.options, self.n_features = tuple(table), options, n_features
-        self.lower = tuple(p.lower for p in table.values())
-        self.upper = tuple(p.upper for p in table.values())
-        values = np.array([(start or {}).get(n, p.default) for n, p in table.items()])
+        self.shared = tuple((n, p.lower, p.upper) for n, p in table.items() if p.scope == "global")
+        own = {n: p for n, p in table.items() if p.scope != "global"}
+        self.own = tuple(own)
+        self.lower = tuple(p.lower for p in own.values())
+        self.upper = tuple(p.upper for p in own.values())
+        first = {n: np.asarray((start or {})[n], float).reshape(table[n].values.shape) if n in (start or {}) else table[n].values for n, *_ in self.shared}
+        raw = [from_bounds(first[n], a, b, options.steepness) if table[n].bounded else first[n] for n, a, b in self.shared]
+        self.for_all = nnx.List([nnx.Param(jnp.asarray(x, jnp.float32)) for x in raw])
+        values = np.array([(start or {}).get(n, p.default) for n, p in own.items()])
         bias = from_bounds(values, np.array(self.lower), np.array(self.upper), options.steepness)
         self.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
         widths = [n_features, *[options.hidden] * (1 + options.layers)] if n_features else []
         self.hidden = nnx.List([nnx.Linear(a, b, kernel_init=nnx.initializers.he_normal(), rngs=rngs) for a, b in zip(widths, widths[1:])])
         small = nnx.initializers.variance_scaling(options.spread**2, "fan_in", "normal")
-        self.last = nnx.Linear(options.hidden, len(table), use_bias=False, kernel_init=small, rngs=rngs) if n_features else None
+        self.last = nnx.Linear(options.hidden, len(own), use_bias=False, kernel_init=small, rngs=rngs) if n_features else None
         self.dropout = nnx.Dropout(options.dropout)
 
     def __call__(self, features: Array, rngs: nnx.Rngs | None = None) -> dict[str, Array]:
@@ -59,7 +68,13 @@ class ParameterNetwork(nnx.Module):
             x = self.dropout(ACTIVATION[self.options.activation](layer(x)), rngs=rngs)
         x = self.bias + (self.last(x) if self.last is not None else jnp.zeros((features.shape[0], 1)))
         values = to_bounds(x, jnp.asarray(self.lower), jnp.asarray(self.upper), self.options.steepness)
-        return {name: values[:, i] for i, name in enumerate(self.names)}
+        found = {name: values[:, i] for i, name in enumerate(self.own)} | self.of_all_sites(features.shape[0])
+        return {name: found[name] for name in self.names}
+
+    def of_all_sites(self, n: int) -> dict[str, Array]:
+        """The parameters that are learned once, repeated for `n` sites: name -> (site,), or (*shape, site)."""
+        values = [to_bounds(x[...], a, b, self.options.steepness) if np.isfinite(b - a) else x[...] for (_, a, b), x in zip(self.shared, self.for_all, strict=True)]
+        return {name: jnp.broadcast_to(v, (*v.shape[:-1], n)) for (name, *_), v in zip(self.shared, values, strict=True)}
 
 # %% ../../nbs/04_learning/02_network.ipynb #f6fc5feb
 def make_network(model: Model, n_features: int, learned: Sequence[str] | None = None, options: NetworkOptions = SHAPE,
@@ -71,11 +86,13 @@ def make_network(model: Model, n_features: int, learned: Sequence[str] | None = 
     learned = model.learned if learned is None else tuple(learned)
     if unknown := [name for name in learned if name not in model.parameter_table]:
         raise KeyError(f"unknown parameter {unknown[0]!r}")
-    if unbounded := [n for n in learned if not np.isfinite(model.parameter_table[n].upper - model.parameter_table[n].lower)]:
+    if unbounded := [n for n in learned if not model.parameter_table[n].bounded and model.parameter_table[n].scope != "global"]:
         raise ValueError(f"parameter {unbounded[0]} has no bounds and cannot be learned")
     for name, value in (start or {}).items():
         if name not in learned:
             raise KeyError(f"a start is given for {name!r}, which is not learned")
-        if not model.parameter_table[name].lower <= value <= model.parameter_table[name].upper:
+        if np.shape(value) != model.parameter_table[name].shape:
+            raise ValueError(f"the start of parameter {name} has the shape {np.shape(value)}, the parameter {model.parameter_table[name].shape}")
+        if not np.all((np.asarray(value) >= model.parameter_table[name].lower) & (np.asarray(value) <= model.parameter_table[name].upper)):
             raise ValueError(f"the start of parameter {name}, {value}, lies outside its bounds")
     return ParameterNetwork(n_features, {name: model.parameter_table[name] for name in learned}, options, start, rngs=nnx.Rngs(seed))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOSSES', 'LEFT_OUT', 'Member', 'Pool', 'make_pool', 'Batch', 'stack_features', 'side_by_side', 'Batches',
            'whole_batch', 'validation_batch', 'best_years', 'NonFiniteGradient', 'simulate_costs', 'site_gradients',
-           'predict', 'make_step', 'make_check', 'make_optimizer', 'Progress', 'stack_networks', 'unstack_network',
-           'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints']
+           'predict', 'in_lanes', 'in_members', 'make_step', 'make_check', 'make_optimizer', 'Progress',
+           'stack_networks', 'unstack_network', 'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
@@ -186,8 +186,8 @@ class NonFiniteGradient(FloatingPointError):
 
 
 def simulate_costs(model: Model, learned: Mapping[str, Array], inputs: Inputs, observed: Observed, spinup: str) -> dict[str, Array]:
-    """Costs of each target, (site,), of a run with `learned` parameters, name -> (site,); the others have their defaults."""
-    defaults = {name: jnp.asarray(p.default, jnp.float32) for name, p in model.parameter_table.items()}
+    """Costs of each target, (site,), of a run with `learned` parameters, name -> (site,), or (*shape, site) for an array; the others have their defaults."""
+    defaults = {name: jnp.asarray(p.values, jnp.float32) for name, p in model.parameter_table.items()}
     _, outputs = run(model, {**defaults, **learned}, inputs, spinup, output_names(observed.targets))
     return site_costs(outputs, observed, inputs)
 
@@ -208,13 +208,23 @@ _site_gradients = jax.jit(site_gradients, static_argnames=("model", "spinup", "b
 
 
 def predict(network: nnx.GraphDef, weights, rest, features: Array) -> dict[str, Array]:
-    """Parameters at all places of a batch, name -> (member * site,). `weights` are stacked, features (member, site, feature)."""
+    """Parameters at all places of a batch, name -> (member * site,), or (*shape, member * site) for an array. `weights` are stacked, features (member, site, feature)."""
     def one(weights, features):
         net = nnx.merge(network, weights, rest)
         net.eval()
         return net(features)
 
-    return {n: p.reshape(-1) for n, p in jax.vmap(one)(weights, features).items()}
+    return {n: in_lanes(p) for n, p in jax.vmap(one)(weights, features).items()}
+
+
+def in_lanes(p: Array) -> Array:
+    """(member, *shape, site) as (*shape, member * site)."""
+    return jnp.moveaxis(p, 0, -2).reshape(*p.shape[1:-1], -1)
+
+
+def in_members(p: Array, counts: Array) -> Array:
+    """(*shape, member * site) as (member, *shape, site), with `counts` (member, site)."""
+    return jnp.moveaxis(p.reshape(*p.shape[:-1], *counts.shape), -2, 0)
 
 
 def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
@@ -224,7 +234,8 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
     Weights and optimizer state are stacked along the members. known: 1 for a feature that the member has, else 0, (member, feature).
     costs: target -> (member * site,). finite: whether a site's cost and gradient are; used: whether they took part.
     """
-    table, importance = model.parameter_table, {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
+    importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
+    span = {n: p.upper - p.lower if p.bounded else 1.0 for n, p in model.parameter_table.items()}  # what a gradient is measured in
 
     def one(weights, rest, features, known, key):
         net = nnx.merge(network, weights, rest)
@@ -237,11 +248,11 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
 
     @jax.jit
     def update(weights, opt_state, rest, features, known, keys, counts, costs, gradient):
-        finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g) for g in gradient.values()]), 0)
-        size = jnp.max(jnp.stack([jnp.abs(g) * (table[n].upper - table[n].lower) for n, g in gradient.items()]), 0)
+        finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
+        size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
         used = finite & (size <= options.explode) & counts.ravel()
         share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
-        gradient = {n: jnp.where(used, g * share, 0).reshape(counts.shape) for n, g in gradient.items()}
+        gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
         (change,) = jax.vjp(lambda w: of_all(w, rest, features, known, keys), weights)[1](gradient)
         updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
         return optax.apply_updates(weights, updates), opt_state, finite, used
@@ -249,7 +260,7 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
     predict_once = jax.jit(of_all)
 
     def step(weights, opt_state, rest, b: Batch, keys):
-        learned = {n: p.reshape(-1) for n, p in predict_once(weights, rest, b.features, known, keys).items()}
+        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, known, keys).items()}
         costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
         weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, known, keys, b.counts, costs, gradient)
         return weights, opt_state, costs, finite, used
@@ -280,8 +291,9 @@ def make_optimizer(options: TrainingOptions, steps: int) -> optax.GradientTransf
 
 
 def _kernels(weights):
-    """What weight decay applies to: without kernels every site has the same parameters, while a bias without value means the middle of the bounds."""
-    return jax.tree.map(lambda w: w.ndim > 1, weights)
+    """What weight decay applies to: without kernels every site has the same parameters, while a bias without value means the middle of the bounds.
+    What is learned once for all sites is not drawn anywhere: its arrays are no kernels of the network."""
+    return jax.tree_util.tree_map_with_path(lambda path, w: w.ndim > 1 and "for_all" not in jax.tree_util.keystr(path), weights)
 
 
 def _common(weights):
@@ -323,7 +335,7 @@ def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tupl
 
     Raises `ValueError` where the networks differ in more than the number of their features.
     """
-    shapes = {(n.options, n.names, n.n_features > 0) for n in networks}
+    shapes = {(n.options, n.names, n.shared, n.n_features > 0) for n in networks}
     if len(shapes) > 1:
         raise ValueError("networks that are trained together must have the same options, learned parameters, and all some features or all none")
     width = max(n.n_features for n in networks)

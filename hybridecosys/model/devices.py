@@ -73,15 +73,15 @@ def width(places: int, members: int, multiple: int) -> int:
 
 # %% ../../nbs/03_model/08_devices.ipynb #84ba344b
 def share_out(tree):
-    """Arrays with the last axis shared out among `lane_devices`, scalars on all of them; the tree itself where there is one device.
+    """Arrays with the last axis shared out among `lane_devices`, those with one value for all sites on all of them; the tree itself where there is one device.
 
-    The last axis must be a multiple of the devices (see `widen`).
+    The last axis must be 1 or a multiple of the devices (see `widen`).
     """
     devices = lane_devices()
     if len(devices) == 1:
         return tree
     mesh = Mesh(np.array(devices), ("lane",))
-    where = lambda x: NamedSharding(mesh, PartitionSpec(*[None] * (np.ndim(x) - 1), "lane") if np.ndim(x) else PartitionSpec())
+    where = lambda x: NamedSharding(mesh, PartitionSpec(*[None] * (np.ndim(x) - 1), "lane") if np.ndim(x) and np.shape(x)[-1] > 1 else PartitionSpec())
     return jax.tree.map(lambda x: jax.device_put(x, where(x)), tree)
 
 

@@ -31,7 +31,7 @@ from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from .devices import keep_memory, widen
 from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
-from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, layered_outputs, one_process, run_attributes, run_everywhere
+from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 
@@ -209,20 +209,22 @@ def _on_grid(values: xr.DataArray, forcing: xr.Dataset, what: str) -> xr.DataArr
 
 
 def grid_parameters(model: Model, parameters, forcing: xr.Dataset, cells: Sequence[str], land: np.ndarray) -> dict[str, np.ndarray]:
-    """Parameters that are not at their defaults, scalar or (land cell,), checked as `complete_parameters` does."""
+    """Parameters that are not at their defaults, scalar or (land cell,), or arrays that are the same at all cells, checked as `complete_parameters` does."""
     given = {}
     for name in parameters if parameters is not None else ():
         value = parameters[name]
-        if isinstance(value, xr.DataArray) and value.ndim:
+        if isinstance(value, xr.DataArray) and value.ndim and not (name in model.parameter_table and model.parameter_table[name].shape):
             if set(value.dims) != set(cells):
                 raise ValueError(f"parameter {name} must have the dimensions {', '.join(cells)}, or none, not {value.dims}")
             value = _flat(_on_grid(value, forcing, f"parameter {name}"), cells)[land]
-        elif np.ndim(value):
+        elif np.ndim(value) and not (name in model.parameter_table and model.parameter_table[name].shape):
             raise ValueError(f"parameter {name}: values for each cell must be a DataArray with the dimensions {', '.join(cells)}")
         given[str(name)] = value
     names = cell_names({d: forcing[d].values for d in cells}, np.flatnonzero(land))
-    values = complete_parameters(model, given, names)
-    return {name: values[name] for name in given}
+    values = {name: value for name, value in complete_parameters(model, given, names).items() if name in given}
+    if uneven := [name for name, value in values.items() if value.ndim > 1 and value.shape[-1] > 1]:
+        raise ValueError(f"parameter {uneven[0]} is an array: it must be the same at all cells")
+    return values
 
 # %% ../../nbs/03_model/09_grid.ipynb #81a6d927
 def run_tile(job: Job, number: int, region: tuple[slice, ...], forcing: xr.Dataset, parameters: Mapping[str, np.ndarray], land: np.ndarray) -> int:
@@ -278,7 +280,7 @@ def _simulate_tile(job, forcing, daily, parameters, land, here) -> dict[str, np.
         sites = xr.Dataset({**{n: (("time", "site"), v[:, pick], {"units": FORCING[n]}) for n, v in daily.items()},
                             **{n: ("site", v[pick]) for n, v in attributes.items()}},
                            coords={"site": names[first:first + job.lanes], "time": forcing.time})
-        own = {n: v if v.ndim == 0 else v[of_land[cells]] for n, v in parameters.items()}
+        own = {n: v if v.ndim == 0 else v[..., 0] if v.ndim > 1 else v[of_land[cells]] for n, v in parameters.items()}  # an array is the same at all cells
         for name, values in simulate_cells(job, sites, own).items():
             results[name][:, pick] = values
     return results
@@ -294,7 +296,7 @@ def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.nd
     with jax.enable_x64(job.dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(job.dtype), packed=False, spinup=job.spinup != "none", record=record)
         inputs, _ = widen(inputs, sites=job.lanes)
-        values = {name: (np.resize(v, job.lanes) if v.ndim else v).astype(job.dtype) for name, v in values.items()}
+        values = {name: for_sites(v, job.lanes).astype(job.dtype) for name, v in values.items()}
         out = run_everywhere(job.model, values, inputs, job.spinup, job.outputs)[1]
     out = {name: x.reshape(-1, job.lanes)[:n_time, :n] for name, x in out.items()}
     for name, x in out.items():
@@ -385,7 +387,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _identity(job: Job, forcing: xr.Dataset, tile, parameters, land) -> dict:
-    structure = {a.process: [a.name, {n: p.default for n, p in a.parameters.items()}] for a in job.model.approaches}
+    structure = {a.process: [a.name, {n: _digest({n: p.values}) if p.shape else p.default for n, p in a.parameters.items()}, *([dict(a.settings)] if a.settings else [])] for a in job.model.approaches}
     attributes = {n: _flat(forcing[n], job.cells)[land].astype(float if n != "plant_form" else str) for n in ATTRIBUTES_OF_A_CELL}
     return {"structure": structure, "parameters": {n: _digest({n: v}) for n, v in parameters.items()}, "attributes": _digest(attributes), "cells": _digest({"land": land}),
             "coordinates": _digest({d: forcing[d].values for d in ("time", *job.cells)}), "tile": [*tile], "spinup": job.spinup,
@@ -446,7 +448,7 @@ def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, 
     def task(number: int) -> tuple:
         region = regions[number]
         own = position[region][land[region]]
-        return (job, number, region, forcing.isel(dict(zip(cells, region))), {n: v if v.ndim == 0 else v[own] for n, v in given.items()}, land[region].ravel())
+        return (job, number, region, forcing.isel(dict(zip(cells, region))), {n: v[own] if v.ndim == 1 else v for n, v in given.items()}, land[region].ravel())
 
     with tqdm(total=int(count.sum()), initial=int(count[finished].sum()), disable=not progress, desc="simulating", unit="cell") as bar:
         for number in run_tasks(task(i) for i in np.flatnonzero(~finished & (count > 0))):

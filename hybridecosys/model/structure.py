@@ -271,15 +271,36 @@ class Model:
 
     @property
     def parameters(self) -> pd.DataFrame:
-        """Table of all parameters, indexed by "process.name"."""
-        columns = ["default", "lower", "upper", "unit", "timescale", "learned", "description"]
-        rows = [[getattr(p, c) for c in columns] for p in self.parameter_table.values()]
+        """Table of all parameters, indexed by "process.name"; the default of an array is NaN (`parameter_table` holds its values)."""
+        columns = ["default", "lower", "upper", "unit", "timescale", "learned", "scope", "shape", "description"]
+        rows = [[float("nan") if p.shape and c == "default" else getattr(p, c) for c in columns] for p in self.parameter_table.values()]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(self.parameter_table, name="parameter"))
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """Names of the parameters that a network or a calibration sets."""
+        """Names of the parameters that are learned, for each site or once for all."""
         return tuple(name for name, p in self.parameter_table.items() if p.learned)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the parameters that are learned once for all sites."""
+        return tuple(name for name, p in self.parameter_table.items() if p.scope == "global")
+
+    def with_scope(self, scopes: Mapping[str, str]) -> "Model":
+        """A model some of whose parameters have another scope: `model.with_scope({"wue.kappa": "global"})` (see `hybridecosys.Parameter`).
+
+        Raises `KeyError` for an unknown parameter, or one of the spin-up, and `ValueError` for an unknown scope or one that it cannot have.
+        """
+        own = {f"{a.process}.{name}" for a in self.approaches for name in a.parameters}
+        if unknown := [name for name in scopes if name not in own]:
+            near = difflib.get_close_matches(unknown[0], own, n=1)
+            raise KeyError(f"unknown parameter {unknown[0]!r} of a process" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+        def changed(a: Approach) -> Approach:
+            new = {n: replace(p, scope=scope, learned=False) for n, p in a.parameters.items() if (scope := scopes.get(f"{a.process}.{n}"))}
+            return replace(a, parameters=MappingProxyType({**a.parameters, **new}), smooth=a.smooth and changed(a.smooth)) if new else a
+
+        return replace(self, approaches=tuple(changed(a) for a in self.approaches))
 
     @cached_property
     def extra_forcing(self) -> tuple[str, ...]:
@@ -308,8 +329,15 @@ class Model:
         return MappingProxyType({name: own.get(name, VARIABLES.get(name, ("", ""))) for name in self.outputs})
 
     def fingerprint(self) -> dict[str, list]:
-        """What tells this model from another in files: process -> [approach, parameter -> [default, lower, upper]], for bounded parameters."""
-        return {a.process: [a.name, {n: [p.default, p.lower, p.upper] for n, p in a.parameters.items() if p.upper < float("inf")}] for a in self.approaches}
+        """What tells this model from another in files: process -> [approach, parameter -> [default, lower, upper]], for bounded parameters.
+
+        A parameter that is learned for all sites together has its scope behind the bounds, an array its scope and shape (and its values, where it is fixed);
+        what else an approach was made with (`Approach.settings`) follows its parameters.
+        """
+        def of(a: Approach) -> list:
+            return [a.name, {n: _parameter_identity(p) for n, p in a.parameters.items() if p.shape or p.upper < float("inf")}, *([dict(a.settings)] if a.settings else [])]
+
+        return {a.process: of(a) for a in self.approaches}
 
     def plan(self, disturbed: bool = True) -> Plan:
         """The plan of a day; without the disturbance process if the forcing has none."""
@@ -341,6 +369,8 @@ class Model:
                 raise TypeError(f"{name} is new, so say what it gives: declare the function with @hybridecosys.approach({name!r}, returns=...)")
             if new.process != name:
                 raise ValueError(f"{new.name} is an approach to {new.process}, not to {name}")
+            if not new.returns:
+                raise ValueError(f"{name} is new, so say what it gives: returns=...")
         at = [*self.processes].index(known_process(self, after or before)) + (before is None)
         return replace(self, approaches=(*self.approaches[:at], *approaches.values(), *self.approaches[at:]))
 
@@ -358,6 +388,12 @@ class Model:
 
     def __repr__(self):
         return f"<Model {self.name}: {len(self.approaches)} processes, {len(self.parameter_table)} parameters, {len(self.learned)} learned>"
+
+
+def _parameter_identity(p: Parameter) -> list:
+    if p.shape:
+        return [p.scope, list(p.shape), *([p.values[..., 0].tolist()] if p.scope == "fixed" else [])]
+    return [p.default, p.lower, p.upper, *(["global"] if p.scope == "global" else [])]
 
 
 def known_process(model: Model, name: str) -> str:
@@ -438,8 +474,8 @@ def model_tables(model: Model) -> dict[str, pd.DataFrame]:
     return {
         "processes": pd.DataFrame([(s.approach.process, s.approach.name, _STAGES[s.stage][1], ", ".join(s.approach.inputs), ", ".join(s.approach.returns)) for s in steps],
                                   columns=["process", "approach", "computed", "reads", "gives"]).set_index("process"),
-        "parameters": pd.DataFrame({"default": plan.default, "bounds": [f"{a:g} to {b:g}" for a, b in zip(plan.lower, plan.upper)], "unit": plan.unit,
-                                    "learned": plan.learned.map({True: "yes", False: ""}), "meaning": plan.description}),
+        "parameters": pd.DataFrame({"default": [f"array {s}" if s else d for d, s in zip(plan.default, plan["shape"])], "bounds": [f"{a:g} to {b:g}" for a, b in zip(plan.lower, plan.upper)],
+                                    "unit": plan.unit, "learned": plan.scope.map({"site": "yes", "global": "once for all sites", "fixed": ""}), "meaning": plan.description}),
         "pools": pd.DataFrame([(n, f"{start[n]:g}" if n in start else "", *VARIABLES[n], changed[n]) for n in STATE],
                               columns=["pool", "start", "unit", "meaning", "changed by"]).set_index("pool"),
         "outputs": pd.DataFrame([(n, *about, "yes" if n in OUTPUTS or n in POOLS else "") for n, about in model.variables.items()],

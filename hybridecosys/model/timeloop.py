@@ -25,7 +25,7 @@ from .structure import BALANCES, MEMORY, SOIL, START, STATE, Plan, State, Step, 
 class Dynamics:
     """A model bound to its parameters: all that a day needs beside state and weather. A pytree of its parameters and static values.
 
-    `parameters` holds every parameter of the model by "process.name", scalar or (site,); `static` the site attributes and what follows from them
+    `parameters` holds every parameter of the model by "process.name", scalar or (site,), an array with an axis of length 1 or of the sites behind its own; `static` the site attributes and what follows from them
     (see `bind`), each (site,).
     """
 
@@ -206,5 +206,5 @@ def _one_block(outputs, dynamics, state, forcing, valid):
 
 
 def _take(tree, site):
-    """The values of the sites, where there is one for each site; scalars stay."""
-    return jax.tree.map(lambda x: x if jnp.ndim(x) == 0 else jnp.take(x, site, axis=0, mode="clip"), tree)
+    """The values of the sites, where there is one for each site (the last axis); scalars stay, and arrays that are the same at all sites."""
+    return jax.tree.map(lambda x: x if jnp.ndim(x) == 0 or (jnp.ndim(x) > 1 and x.shape[-1] == 1) else jnp.take(x, site, axis=-1, mode="clip"), tree)

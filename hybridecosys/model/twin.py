@@ -30,23 +30,24 @@ ADAPTED = {"gpp_potential.eps_max": 2.4, "fapar.k_extinction": 0.007, "turnover.
 
 
 def true_parameters(model: Model, cube: xr.Dataset, seed: int = 0, strength: float = 0.5) -> xr.DataArray:
-    """The true learned parameters (site, parameter): a smooth function of `site_properties`, inside the bounds.
+    """The true parameters of each site (site, parameter), those with the scope "site": a smooth function of `site_properties`, inside the bounds.
 
     A site with average properties has the default, or `ADAPTED`, kept 10 % of the range away from the bounds; `strength` scales how far sites
     differ. The optimum temperature follows that of the site.
     """
     z = np.clip(site_properties(cube), -2.5, 2.5)
     rng = np.random.default_rng([seed, 7])
-    direction = rng.normal(0, 1, (2, z.shape[1], len(model.learned))) / np.sqrt(z.shape[1])
+    names = [name for name in model.learned if name not in model.shared]
+    direction = rng.normal(0, 1, (2, z.shape[1], len(names))) / np.sqrt(z.shape[1])
     moved = strength * (1.2 * np.tanh(z @ direction[0]) + 0.5 * np.sin(z @ direction[1]))
-    table = model.parameters.loc[list(model.learned)]
+    table = model.parameters.loc[names]
     lower, upper = table.lower.to_numpy(), table.upper.to_numpy()
     centre = np.array([ADAPTED.get(n, p) for n, p in table.default.items()])
     if "gpp_temperature.t_opt" in table.index:
         centre = np.where(table.index == "gpp_temperature.t_opt", (19 + 6 * z[:, :1]), centre)
     share = np.clip((centre - lower) / (upper - lower), 0.1, 0.9)
     values = lower + (upper - lower) / (1 + np.exp(-(np.log(share / (1 - share)) + moved)))
-    return xr.DataArray(values, dims=("site", "parameter"), coords={"site": cube.site, "parameter": list(model.learned)}, name="true_parameters")
+    return xr.DataArray(values, dims=("site", "parameter"), coords={"site": cube.site, "parameter": names}, name="true_parameters")
 
 # %% ../../nbs/03_model/07_twin.ipynb #abec4f5e
 def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int = 0) -> xr.Dataset:
