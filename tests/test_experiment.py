@@ -1,15 +1,20 @@
 """The commands from a cube file to run directories: train, resume, simulate and evaluate with what was learned."""
 
 import json
+from dataclasses import asdict
+from inspect import signature
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from hybridecosys import HybridModel, prepare_forcing, simulate, wroasted
+from hybridecosys import HybridModel, SequenceModel, cross_validate, open_cube, prepare_forcing, simulate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
+from hybridecosys.evaluation.options import CrossvalOptions, TrainOptions
+from hybridecosys.learning.options import NetworkOptions, TrainingOptions
+from hybridecosys.learning.together import fit_together
 
 FILES = ["options.json", "config.json", "sites.csv", "losses.csv", "parameters.nc", "scores.csv", "seasons.csv", "report.html", "report.md", "log.txt"]
 
@@ -64,6 +69,26 @@ def test_split_of_sites_is_that_of_training(trained):
     sites = pd.read_csv(trained / "sites.csv").set_index("site").split
     config = json.loads((trained / "config.json").read_text())["sites"]
     assert set(config["train"]) == set(sites[sites == "train"].index) and set(config["valid"]) == set(sites[sites == "valid"].index)
+
+
+def test_command_and_call_train_the_same_network(trained, cube):
+    """Options that neither names have one default: the parameters are equal to the bit."""
+    sites = pd.read_csv(trained / "sites.csv").set_index("site").split
+    data = open_cube(cube)
+    part = {p: data.sel(site=[s for s in data.site.values if sites[str(s)] == p]) for p in ("train", "valid")}
+    mine = HybridModel(wroasted(), ["igbp", "soil"], seed=3, spinup="none", network=NetworkOptions(hidden=8))
+    mine.fit(part["train"], part["valid"], epochs=1, decay=False, progress=False)
+    xr.testing.assert_equal(mine.predict_parameters(data), HybridModel.load(trained).predict_parameters(data))
+
+
+def test_defaults_of_commands_and_calls_are_the_same():
+    options = [NetworkOptions(), TrainingOptions()]
+    for command in (TrainOptions(), CrossvalOptions()):
+        for o in options:
+            assert {n: getattr(command, n) for n in asdict(o)} == asdict(o)
+        for call in (HybridModel.fit, fit_together, cross_validate):
+            assert signature(call).parameters["epochs"].default == command.epochs
+    assert CrossvalOptions().sequence_epochs == signature(SequenceModel.fit).parameters["epochs"].default
 
 
 def test_same_seed_same_result(trained, cube, tmp_path):

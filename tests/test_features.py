@@ -172,8 +172,9 @@ def test_groups_off_by_default(cube):
 
 
 def test_every_default_group_has_columns(cube):
-    x = FeatureEncoder(DEFAULT_GROUPS).fit_transform(cube.assign(slope=("site", np.arange(16.0))))
-    assert set(x.group.values) == set(DEFAULT_GROUPS) and np.isfinite(x).all() and "slope" in x.feature
+    groups = [*DEFAULT_GROUPS, "koppen", "soil", "deposition"]
+    x = FeatureEncoder(groups).fit_transform(cube.assign(slope=("site", np.arange(16.0))))
+    assert set(x.group.values) == set(groups) and np.isfinite(x).all() and "slope" in x.feature
     assert (
         x.sel(feature=x.group == "igbp").sizes["feature"] == 17
         and x.sel(feature=x.group == "koppen").sizes["feature"] == 32
@@ -251,7 +252,7 @@ def test_unknown_and_unseen_classes(cube):
         x = e.transform(other)
     assert (x[:2] == 0).all() and (x[2:].sum("feature") == 1).all()
     with pytest.raises(ValueError, match="SY-003: unknown koppen class 'Zz'"):
-        site_features(cube.assign(koppen=("site", ["Cfb", "Cfb", "Zz"] + ["Cfb"] * 13)))
+        site_features(cube.assign(koppen=("site", ["Cfb", "Cfb", "Zz"] + ["Cfb"] * 13)), groups=["koppen"])
 
 
 def test_errors_name_the_culprit(cube):
@@ -264,7 +265,7 @@ def test_errors_name_the_culprit(cube):
     with pytest.raises(ValueError, match="stand_age"):
         FeatureEncoder().fit(cube).transform(cube.drop_vars("stand_age"))
     with pytest.raises(ValueError, match="koppen"):
-        FeatureEncoder().fit(cube).transform(cube.drop_vars("koppen"))
+        FeatureEncoder(["koppen"]).fit(cube).transform(cube.drop_vars("koppen"))
     with pytest.raises(ValueError, match="SY-002: canopy_height is -1"):
         FeatureEncoder(["site"]).fit(cube.assign(canopy_height=("site", [1.0, -1.0] + [1.0] * 14, {"units": "m"})))
     with pytest.raises(ValueError, match="no training site"):
@@ -321,7 +322,7 @@ def test_real_cube():
     if (path := real_data_path("fluxnet/fluxnet2015_daily.nc")) is None:
         pytest.skip("the FLUXNET2015 cube is not here (set HYBRIDECOSYS_DATA)")
     real = open_cube(path)
-    e = FeatureEncoder().fit(real.isel(site=slice(None, None, 2)))
+    e = FeatureEncoder(["plant_form", "igbp", "koppen", "bioclim", "site", "soil", "deposition"]).fit(real.isel(site=slice(None, None, 2)))
     with pytest.warns(UserWarning, match="encoded as zeros"):
         x = e.transform(real)
     assert x.shape == (109, len(e.names)) and np.isfinite(x).all()

@@ -97,8 +97,9 @@ def test_trains_saves_and_calibrates(cube, tmp_path):
         hybrid.save(tmp_path / "hybrid")
         again = he.HybridModel.load(tmp_path / "hybrid", MODEL).simulate(cube.isel(site=[3]), outputs=["gpp"])
         assert run.gpp.equals(again.gpp) and hybrid.losses[hybrid.losses.target == "dropped_sites"].loss.sum() == 0
+        assert he.HybridModel.load(tmp_path / "hybrid").model.approaches == hybrid.model.approaches  # a structure of the package's own is found
         with pytest.raises(ValueError, match="fapar"):
-            he.HybridModel.load(tmp_path / "hybrid")
+            he.HybridModel.load(tmp_path / "hybrid", he.wroasted())
         fit = he.calibrate(MODEL, cube.isel(site=[0]), targets=["gpp"], spinup="none", steps=1, starts=2, progress=False)
     assert "fapar.gain" in fit.parameters and "fapar.k_extinction" not in fit.parameters
 

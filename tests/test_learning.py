@@ -1,6 +1,7 @@
 """Training: the cost against its formula, exact resume, seeds, sites whose gradient is not finite, and bad input."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
 
-NET = NetworkOptions(hidden=8, layers=1)
+NET = NetworkOptions(hidden=8, layers=1, activation="relu", steepness=1.0, dropout=0.0)
+PLAIN = dict(max_years=0, decay=False, weight_decay=0.0, noise=0.0, average=0.0, keep="best")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def hybrid(**kwargs):
 
 
 def fit(h, cube, epochs, **kwargs):
-    options = dict(batch_size=2, learning_rate=0.01, progress=False) | kwargs
+    options = dict(PLAIN, batch_size=2, learning_rate=0.01, progress=False) | kwargs
     return h.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 6)), epochs=epochs, **options)
 
 
@@ -44,7 +46,7 @@ def same(a, b):
 
 def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
     """With noise on the features and dropout, so that all that is random takes part."""
-    net = dict(network=NetworkOptions(hidden=8, layers=1, dropout=0.2))
+    net = dict(network=replace(NET, dropout=0.2))
     whole = fit(hybrid(**net), cube, 6, run_dir=tmp_path / "whole", noise=0.1, average=0.9)
     fit(hybrid(**net), cube, 3, run_dir=tmp_path / "part", noise=0.1, average=0.9)
     resumed = fit(hybrid(**net), cube, 6, run_dir=tmp_path / "part", noise=0.1, average=0.9, resume=True)
@@ -58,7 +60,7 @@ def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
 def test_interrupted_run_resumes(cube, tmp_path, monkeypatch, after):
     """After epoch 3 of 6, or before the first one ends; with all that is random, and a rate that decays over the epochs."""
     options = dict(noise=0.1, average=0.9, decay=True, warmup=2, weight_decay=0.1)
-    net = dict(network=NetworkOptions(hidden=8, layers=1, dropout=0.2))
+    net = dict(network=replace(NET, dropout=0.2))
     whole = fit(hybrid(**net), cube, 6, **options)
     one_epoch = training.one_epoch
 
@@ -94,7 +96,7 @@ def test_checkpoint_of_another_network(cube, tmp_path):
     config["network"]["hidden"] = 9
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="another network"):
-        fit(HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none", network=NetworkOptions(hidden=9, layers=1)), cube, 2, run_dir=tmp_path / "run", resume=True)
+        fit(HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none", network=replace(NET, hidden=9)), cube, 2, run_dir=tmp_path / "run", resume=True)
 
 
 def test_save_and_load(cube, tmp_path):
@@ -209,7 +211,7 @@ def test_whole_records_make_batches_of_one_shape(cube):
     forcing, observed = training_forcing(uneven), training_observations(uneven)
     names = [str(s) for s in uneven.site.values]
     features = xr.DataArray(np.zeros((5, 1)), dims=("site", "feature"), coords={"site": names})
-    batches = training.Batches([training.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2))
+    batches = training.Batches([training.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2, max_years=0))
     drawn = list(batches.epoch(1))
     assert len(drawn) == 3
     assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
@@ -222,7 +224,7 @@ def test_whole_records_make_batches_of_one_shape(cube):
         for target, cost in alone.items():
             np.testing.assert_allclose(together[target], np.asarray(cost)[of], rtol=2e-4)
     before = training._site_gradients._cache_size()
-    hybrid().fit(uneven, epochs=1, batch_size=2, progress=False)
+    hybrid().fit(uneven, epochs=1, batch_size=2, max_years=0, progress=False)
     assert training._site_gradients._cache_size() == before + 1
 
 

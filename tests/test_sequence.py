@@ -21,7 +21,7 @@ def model(**kwargs):
 
 
 def fit(m, cube, epochs=2, **kwargs):
-    options = dict(batch_size=4, learning_rate=0.01, progress=False, noise=0.1, average=0.5) | kwargs
+    options = dict(batch_size=4, learning_rate=0.01, progress=False, noise=0.1, average=0.5, decay=False, keep="best") | kwargs
     return m.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 6)), epochs, **options)
 
 

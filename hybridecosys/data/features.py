@@ -37,7 +37,7 @@ CONTINUOUS = {
     "location": ["absolute_latitude"],
 }
 GROUPS = [*CLASSES, *CONTINUOUS]
-DEFAULT_GROUPS = ["igbp", "koppen", "plant_form", "bioclim", "soil", "site", "deposition", "other"]
+DEFAULT_GROUPS = ["plant_form", "igbp", "bioclim", "site", "other"]
 NOT_FEATURES = "agb latitude longitude tree_fraction vegetation_fraction".split()  # targets, places, made of greenness
 LOG = "bio12 bio13 bio14 bio16 bio17 bio18 bio19 canopy_height aridity_index stand_age whc".split()
 LOG += [*CONTINUOUS["deposition"], "soil_cec", "soil_organic_carbon", "root_zone_capacity", "water_table_depth", "stand_age_site"]

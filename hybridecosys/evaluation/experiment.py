@@ -242,7 +242,7 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
 def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, float] | None = None):
     "An untrained `HybridModel` with the network of the options, near the parameters `start`, if given."
     network = NetworkOptions(**{f.name: getattr(options, f.name) for f in fields(NetworkOptions)})
-    return HybridModel(wroasted(), features, options.seed, spinup=options.spinup, network=network, forcing={"on_gap": options.on_gap}, start=start)
+    return HybridModel(wroasted(greenness=options.greenness), features, options.seed, spinup=options.spinup, network=network, forcing={"on_gap": options.on_gap}, start=start)
 
 
 def check_options(options: TrainOptions) -> HybridModel:
@@ -288,8 +288,8 @@ def run_experiment(options: TrainOptions) -> dict:
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed)
     part = {p: cube.isel(site=[split[s] == p for s in cube.site.values.astype(str)]) for p in ("train", "valid", "test")}
     forcing = prepare_forcing(cube, **hybrid.forcing_options)
-    seen = observations(cube)
-    observations(part["train"], options.targets or None)  # a target without any observation stops here
+    seen = observations(cube, without=hybrid.model.driving_variables)
+    observations(part["train"], options.targets or None, hybrid.model.driving_variables)  # a target without any observation stops here
     with locked(run_dir), logged(run_dir):
         start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
@@ -332,14 +332,14 @@ def simulate_cube(options: SimulateOptions) -> str:
     if out.exists():
         raise FileExistsError(f"{out} exists already; choose another --out")
     hybrid = None if options.run is None else HybridModel.load(options.run)
-    model = wroasted() if hybrid is None else hybrid.model
+    model = wroasted(greenness=options.greenness) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
         raise ValueError(f"unknown output {unknown[0]!r}; the model gives {', '.join(model.outputs)}")
     cube = load_cube(options)
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, options.dtype)
     else:
-        run = simulate(model, prepare_forcing(cube, on_gap=options.on_gap), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
+        run = simulate(model, prepare_forcing(cube, **model.forcing_options({"on_gap": options.on_gap})), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(out, run)
     return f"{run.sizes['site']} sites, {run.sizes['time']} days: {out}"
@@ -369,7 +369,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
         if not cube.sizes["site"]:
             raise ValueError(f"{path} has no site of the cube")
         run = run.sel(site=cube.site)
-    seen = observations(cube, options.targets or None)
+    seen = observations(cube, options.targets or None, run.attrs.get("driven_by", "").split() if hybrid is None else hybrid.model.driving_variables)
     run, method = (run, "simulated") if hybrid is None else (hybrid.simulate(cube), "hybrid")
     with locked(out):
         start_run(unused(out, options), options)
@@ -394,11 +394,11 @@ def calibrate_cube(options: CalibrateOptions) -> str:
             start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
         settings = {f.name: getattr(options, f.name) for f in fields(CalibrationOptions)}
-        fit = calibrate(wroasted(), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
+        fit = calibrate(wroasted(greenness=options.greenness), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
                         forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=resume, **settings)
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
-        seen = observations(cube)
+        seen = observations(cube, without=fit.model.driving_variables)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(fit.model, fit.forcing(cube), spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
         late = is_held_out(seen, fit.periods.held_out)

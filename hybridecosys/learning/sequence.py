@@ -28,7 +28,8 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
-from .training import LOSSES, Member, Progress, TrainingOptions, check_epochs, make_optimizer, train_epochs
+from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, check_epochs
+from .training import LOSSES, Member, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
 from ..model.structure import OUTPUTS
@@ -335,14 +336,14 @@ class SequenceModel:
         return f"<SequenceModel: {self.options.cell.upper()} of {self.options.hidden}; {state}>"
 
     @in_float32
-    def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = 100, run_dir: str | Path | None = None,
+    def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = SEQUENCE_EPOCHS, run_dir: str | Path | None = None,
             resume: bool = False, targets: Sequence[str] | None = None, progress: bool = True, forcing: xr.Dataset | None = None, **options) -> "SequenceModel":
-        """Train on the sites of `train_cube`; choose the best epoch (and stop early) with those of `valid_cube`.
+        """Train on the sites of `train_cube`; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
 
-        Like `HybridModel.fit`, with the same options (`TrainingOptions`; `batch_size` counts windows, `max_years` and `explode` mean nothing here).
+        Like `HybridModel.fit`, with the same options (`TrainingOptions`, but for what `SEQUENCE` has; `batch_size` counts windows, `max_years` and `explode` mean nothing here).
         forcing: prepared forcing of all these sites, to save preparing it. Features, weather and targets are scaled with the training sites alone.
         """
-        options = TrainingOptions(**{"seed": self.seed, **options})
+        options = TrainingOptions(**{"seed": self.seed, **SEQUENCE, **options})
         check_epochs(epochs)
         train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):

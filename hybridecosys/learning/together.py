@@ -16,21 +16,22 @@ from ..data.cube import canonical
 from ..data.forcing import prepare_forcing
 from ..data.observations import observations
 from .hybrid import HybridModel, open_run, run_directory
-from .training import Batches, Member, TrainingOptions, check_epochs, train, validation_batch
+from .options import EPOCHS, TrainingOptions, check_epochs
+from .training import Batches, Member, train, validation_batch
 from ..model.simulate import in_float32
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45
 @in_float32
 def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]] | None = None,
-                 epochs: int = 100, run_dir: str | Path | None = None, resume: bool = False, targets: Sequence[str] | None = None,
+                 epochs: int = EPOCHS, run_dir: str | Path | None = None, resume: bool = False, targets: Sequence[str] | None = None,
                  progress: bool = True, forcing: xr.Dataset | None = None, **options) -> list[HybridModel]:
     """Train several hybrid models at once, in place, each as `HybridModel.fit` would, and return them.
 
-    train_sites, valid_sites: names of sites of `cube` for each model. options: those of `TrainingOptions`, with `max_years` 5 by default; the seed of
+    train_sites, valid_sites: names of sites of `cube` for each model. options: those of `TrainingOptions`; the seed of
     each is that of its model. forcing: prepared forcing of the cube, to save preparing it. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
     validated at, and as `HybridModel.fit` does.
     """
-    options = TrainingOptions(**{"max_years": 5, **options})
+    options = TrainingOptions(**options)
     check_epochs(epochs)
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
     cube = canonical(cube)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WATER_POOLS', 'CARBON_POOLS', 'MEMORY', 'POOLS', 'SOIL', 'STATE', 'VEGETATION', 'DEAD', 'FORCING', 'ATTRIBUTES',
-           'State', 'OUTPUTS', 'VARIABLES', 'SPINUP_PARAMETERS', 'START', 'Step', 'Plan', 'make_plan', 'Model',
-           'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
+           'State', 'OUTPUTS', 'VARIABLES', 'SPINUP_PARAMETERS', 'START', 'GREENNESS', 'Step', 'Plan', 'make_plan',
+           'Model', 'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -375,6 +375,10 @@ def known_process(model: Model, name: str) -> str:
     raise KeyError(f"unknown process {name!r}; " + (f"did you mean {near[0]!r}? " if near else "") + f"the processes are {', '.join(model.processes)}")
 
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
+GREENNESS = ("modelled", "observed")
+"What absorbs light: the leaf pool, or what a satellite sees."
+
+
 def wroasted(rooting: str = "step", greenness: str = "modelled") -> Model:
     """The coupled vegetation, water and carbon model WROASTED.
 
