@@ -96,7 +96,7 @@ def test_every_reader_names_the_same_culprit(cube, change, culprit):
     for read in (canonical, he.prepare_forcing, he.observations, bioclim, site_features, make_folds):
         with pytest.raises(ValueError, match=culprit):
             read(change(cube))
-    for read in (he.prepare_forcing, site_features, lambda c: FeatureEncoder(["soil"]).fit(c)):
+    for read in (he.prepare_forcing, lambda c: site_features(c, groups=["soil"]), lambda c: FeatureEncoder(["soil"]).fit(c)):
         with pytest.raises(ValueError, match="whc: no unit"):
             read(cube.assign(whc=cube.whc.drop_attrs()))
     for read in (he.prepare_forcing, bioclim, aridity_index, koppen_from_weather):

@@ -564,7 +564,7 @@ def test_a_model_shows_itself_in_a_notebook():
 def test_parameter_table_is_that_of_the_specification():
     table = MODEL.parameters
     assert table.learned.sum() == 36 == len(MODEL.learned)
-    assert list(table.columns) == ["default", "lower", "upper", "unit", "timescale", "learned", "description"]
+    assert list(table.columns) == ["default", "lower", "upper", "unit", "timescale", "learned", "scope", "shape", "description"]
     assert tuple(table.loc["gpp_potential.eps_max", ["default", "lower", "upper", "unit"]]) == (2.0, 0.1, 5.0, "gC MJ-1")
     assert tuple(table.loc["turnover.soil_old", ["default", "unit", "timescale"]]) == (0.0045, "yr-1", "year")
     assert ((table.lower <= table.default) & (table.default <= table.upper)).all() and (table.description != "").all()

@@ -142,7 +142,7 @@ def test_trained_saved_resumed(cube, tmp_path):
     """Arrays and a scalar that are learned once for all sites move, come back from disk, and resume to the bit; two members keep their own."""
     model = ONE.with_scope({"wue.kappa": "global"})
     sites = cube.site.values.astype(str)
-    options = dict(targets=["gpp"], progress=False, batch_size=2, max_years=1, learning_rate=0.02, weight_decay=0.1)
+    options = dict(decay=False, targets=["gpp"], progress=False, batch_size=2, max_years=1, learning_rate=0.02, weight_decay=0.1)
 
     def new(seed=0, features=("igbp",)):
         return he.HybridModel(model, features, seed, spinup="none")

@@ -31,6 +31,13 @@ from ..model.simulate import PLACES, STATE_VARIABLES, simulate
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006
+def _stacked(values: xr.DataArray, sites: np.ndarray) -> np.ndarray:
+    """Values of all members, (member, site) or (member, *shape), at some sites: (member * site,) or (*shape, member * site)."""
+    if "site" in values.dims:
+        return values.values[:, sites].ravel()
+    return np.repeat(np.moveaxis(values.values, 0, -1), len(sites), axis=-1)
+
+
 def across_members(run: xr.Dataset) -> xr.Dataset:
     """Mean over the dimension member and, as NAME_spread, standard deviation; their number is kept as the attribute `members`."""
     spread = {f"{n}_spread": v.assign_attrs(units=run[n].attrs.get("units", ""), long_name=f"standard deviation of {n} between members") for n, v in run.std("member", ddof=1).items()}
@@ -127,13 +134,6 @@ class HybridEnsemble:
         return cls([HybridModel.load(path / name, model) for name in names])
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e400c
-def _stacked(values: xr.DataArray, sites: np.ndarray) -> np.ndarray:
-    """Values of all members, (member, site) or (member, *shape), at some sites: (member * site,) or (*shape, member * site)."""
-    if "site" in values.dims:
-        return values.values[:, sites].ravel()
-    return np.repeat(np.moveaxis(values.values, 0, -1), len(sites), axis=-1)
-
-
 def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     """Spread of each parameter between the members at a site (median over sites), and between sites in the mean of the members.
 
