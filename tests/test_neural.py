@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import hybridecosys as he
+from hybridecosys.learning.calibration import Calibration
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.together import fit_together
@@ -172,12 +173,15 @@ def test_trained_saved_resumed(cube, tmp_path):
         ensemble.predict_parameters(cube)
 
 
-def test_calibration_holds_the_weights(cube):
+def test_calibration_holds_the_weights(cube, tmp_path):
     one, held = cube.isel(site=[0]), drawn(ONE, 0, 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fits = [he.calibrate(ONE, one, targets=["gpp"], spinup="none", steps=1, starts=1, progress=False, starts_from=given) for given in ((), [held])]
         assert not set(ARRAYS) & set(fits[0].parameters) and fits[0].costs.item() != fits[1].costs.item()
+        fits[1].save(tmp_path / "calibration")
+        again = Calibration.load(tmp_path / "calibration", ONE)  # the weights that were held come with it
+        assert again.simulate(one, ["gpp"]).gpp.equals(fits[1].simulate(one, ["gpp"]).gpp) and not again.simulate(one, ["gpp"]).gpp.equals(fits[0].simulate(one, ["gpp"]).gpp)
         with pytest.raises(ValueError, match="hidden_weights is an array"):
             he.calibrate(ONE, one, learned=["gpp_vpd.hidden_weights"], progress=False)
 

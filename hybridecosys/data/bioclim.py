@@ -15,6 +15,7 @@ import xarray as xr
 
 from .cube import canonical, check_units
 from .derived import hargreaves_range, potential_radiation
+from .units import MJ_PER_W
 
 # %% ../../nbs/01_data/08_bioclim.ipynb #a2931564
 DAYS_IN_MONTH = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])  # noleap
@@ -54,7 +55,7 @@ def _half_ranges(data: xr.Dataset, mean: xr.DataArray) -> dict[str, tuple[xr.Dat
     if day is not None:
         half = np.maximum(day - mean, 0.0) / TDAY_COEFFICIENT
         found["daytime mean"] = half, half
-    rg = data["SW_IN_F"] * 0.0864 if "SW_IN_F" in data else data.get("rg")
+    rg = data["SW_IN_F"] * MJ_PER_W if "SW_IN_F" in data else data.get("rg")
     if rg is not None and "latitude" in data:
         potential = potential_radiation(data["latitude"], data.get_index("time"))
         rg = rg.transpose("site", "time")

@@ -19,7 +19,7 @@ import xarray as xr
 
 from .cube import VARIABLES, validate_cube
 from .fluxnet import _with_attributes, read_site_info, site_in_name
-from .units import convert, latent_heat_to_et
+from .units import MJ_PER_W, convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/11_halfhourly.ipynb #hhstartcell
 def _stamps(text: pd.Series, name: str, column: str) -> pd.DatetimeIndex:
@@ -224,7 +224,7 @@ def uwue_transpiration(steps: xr.Dataset, days: xr.Dataset | None = None) -> xr.
     days = to_days(steps) if days is None else days
     fold = lambda name: steps[name].transpose("site", "time").values.reshape(steps.sizes["site"], days.sizes["time"], -1)
     rn = days["NETRAD"] if "NETRAD" in days else 0.7 * days["SW_IN_F"]
-    pet = pyet.priestley_taylor(days["TA_F"], rn=rn * 0.0864, elevation=0.0).transpose("site", "time").values
+    pet = pyet.priestley_taylor(days["TA_F"], rn=rn * MJ_PER_W, elevation=0.0).transpose("site", "time").values
     et, use = latent_heat_to_et(steps["LE_F_MDS"]).transpose("site", "time").values.reshape(fold("TA_F").shape), _counting(steps, fold)
     product = convert(steps["GPP_NT_VUT_REF"], "gC m-2 d-1").transpose("site", "time").values.reshape(et.shape)
     product = product * np.sqrt(np.maximum(fold("VPD_F"), 0.0))

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from .derived import hargreaves_range, potential_radiation, saturation_pressure
+from .units import MJ_PER_MM, MJ_PER_W
 
 # %% ../../nbs/01_data/13_plausible.ipynb #plaus004
 def _rows(text: str) -> pd.DataFrame:
@@ -29,7 +30,7 @@ day_warmth   | TA_F_DAY   | -3   | 10  | 0.05 to 3.6 | another unit or quantity 
 sun_clear    | SW_IN_F    | 0.3  | inf | 0.53 to 0.87 | MJ m-2 d-1 labelled W m-2 | on clear days (95th percentile), over potential radiation
 sun_mean     | SW_IN_F    | -inf | 1   | 0.36 to 0.73 | a mean of the day without its night | mean, over potential radiation
 hemisphere   | latitude   | -0.5 | inf | -0.37 to 1.9 | of the other sign | correlation of radiation with the potential one here, less that with the one of the mirrored latitude
-net_slope    | NETRAD     | 0.12 | inf | 0.3 to 0.9 | MJ m-2 d-1 labelled W m-2, or of the other sign | slope on SW_IN_F
+net_slope    | NETRAD     | 0.12 | inf | 0.3 to 0.9 (an estimate) | MJ m-2 d-1 labelled W m-2, or of the other sign | slope on SW_IN_F
 rain_energy  | P_F        | 0.02 | inf | 0.06 to 1.5 | per half-hour | mean, over what the radiation could evaporate
 rain_humid   | P_F        | 0.04 | inf | 0.06 to 1.5 | per half-hour | mean, over what the radiation could evaporate (and the air is moist)
 rain_year    | P_F        | -inf | 12000 | 97 to 3100 | a sum of half-hourly means, or per hour | annual sum (mm)
@@ -43,7 +44,7 @@ reco_mostly  | RECO_NT_VUT_REF | -0.75 | inf | above 0 | of the other sign | 95t
 le_supply    | LE_F_MDS   | 0.25 | inf | 0.40 to 4.2 | MJ m-2 d-1 labelled W m-2 | mean, over what rain and radiation allow
 le_sun       | LE_F_MDS   | -inf | 1   | 0.06 to 0.55 | W m-2 labelled MJ m-2 d-1 | mean, over SW_IN_F
 transpired   | T          | -inf | 1.5 | 0.31 to 0.66 | W m-2 labelled mm d-1 | mean, over evapotranspiration (LE_F_MDS)
-pressure     | elevation  | -inf | 700 | 0 to 100 | feet labelled m | difference from what the mean of PA_F implies (m)
+pressure     | elevation  | -inf | 700 | 0 to 100 (an estimate) | feet labelled m | difference from what the mean of PA_F implies (m)
 wood         | agb        | 50   | inf | 94 to 14147 | kgC m-2 labelled gC m-2 | of a forest (gC m-2)
 held         | whc        | 5    | inf | 112 to 1115 | m, or a fraction, labelled mm | (mm)
 held_field   | field_capacity | 5 | inf | 222 to 641 | m, or a fraction, labelled mm | (mm)
@@ -52,7 +53,7 @@ held_field   | field_capacity | 5 | inf | 222 to 641 | m, or a fraction, labelle
 
 # %% ../../nbs/01_data/13_plausible.ipynb #plaus008
 LEAST_DAYS, LEAST_YEAR = 30, 330
-_MM = 0.0864 / 2.45  # mm d-1 of water that 1 W m-2 evaporates (FAO-56)
+_MM = MJ_PER_W / MJ_PER_MM  # mm d-1 of water that 1 W m-2 evaporates
 
 
 def _means(*series: np.ndarray, least: int = LEAST_DAYS) -> list[np.ndarray]:
@@ -88,9 +89,9 @@ def _weather_figures(get, latitude: np.ndarray, time: pd.DatetimeIndex) -> dict[
     "Figures of temperature, humidity, radiation and rain, each (site); `get` gives a variable by name, NaN where the cube has none."
     t, vpd, sun, rain = (get(v) for v in ("TA_F", "VPD_F", "SW_IN_F", "P_F"))
     places = xr.DataArray(latitude, dims="site")
-    top, mirrored = (potential_radiation(x, time).values / 0.0864 for x in (places, -places))
+    top, mirrored = (potential_radiation(x, time).values / MJ_PER_W for x in (places, -places))
     with np.errstate(invalid="ignore", over="ignore"):
-        half = hargreaves_range(sun * 0.0864, top * 0.0864) / 2
+        half = hargreaves_range(sun * MJ_PER_W, top * MJ_PER_W) / 2
         low, high = (np.where(np.isnan(get(v)), t + s * half, get(v)) for v, s in (("TA_F_MIN", -1), ("TA_F_MAX", 1)))
         full, implied = 10 * saturation_pressure(t), 5 * (saturation_pressure(high) - saturation_pressure(low))
         clear = np.where(top > 50, sun / np.maximum(top, 1), np.nan)

@@ -42,7 +42,7 @@ from ..data.observations import TARGETS, observations
 from .experiment import load_cube, logged, start_run, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import evaluate, seasons, site_table, summarise
-from .options import CrossvalOptions
+from .options import CrossvalOptions, select_options
 from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread, parameter_spread
@@ -239,6 +239,7 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     cube, forcing, train, valid = study.training(unit.folds)
     there = folder / "training"
     fit_together(hybrids, cube, train * members, valid * members, s["epochs"], there, (there / "config.json").exists(), s["targets"], progress, forcing, **s["training"])
+    arrays = [n for n in hybrids[0].learned if hybrids[0].model.parameter_table[n].shape]  # whose mean over members is none
     parameters, spread, distances = [], [], []
     for i, (fold, mine) in enumerate(zip(unit.folds, train)):
         hybrid = hybrids[i] if members == 1 else HybridEnsemble(hybrids[i :: len(unit.folds)])
@@ -247,7 +248,6 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
         of_fold = {"fold": ("site", [fold] * at.sizes["site"])}
         if members > 1:
             spread.append(at_each_site(hybrid.member_parameters(at)).assign_coords(of_fold))
-        arrays = [n for n in study.hybrid("global").learned if study.model.for_training().parameter_table[n].shape]
         predicted = (spread[-1].drop_vars(arrays).mean("member", keep_attrs=True) if members > 1 else at_each_site(hybrid.predict_parameters(at))).assign_coords(of_fold)
         if unit.method == "by_type":
             one = at_each_site(HybridModel.load(fold_folder(study, "global", fold), study.model).predict_parameters(at))
@@ -776,8 +776,7 @@ def crossval_report(options: CrossvalOptions) -> str:
     if not options.resume:
         unused(out)
     cube = load_cube(options, options.spinup)
-    training = {f.name: getattr(options, f.name) for f in fields(TrainingOptions) if f.name != "seed"}
-    network = NetworkOptions(**{f.name: getattr(options, f.name) for f in fields(NetworkOptions)})
+    training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
     same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
@@ -785,7 +784,7 @@ def crossval_report(options: CrossvalOptions) -> str:
         start_run(out if options.resume else unused(out), replace(options, resume=False))
         try:
             result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                    network=network, sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap}, model=wroasted(greenness=options.greenness),
+                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap}, model=wroasted(greenness=options.greenness),
                                     **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
         except Exception:
             if not (out / "config.json").is_file():  # refused before any work

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'LOGGERS', 'choose_sites', 'load_cube', 'split_sites', 'unused', 'start_run', 'resumed', 'OneLine', 'Once',
            'logged_to', 'logged', 'true_parameters', 'recovery', 'score_methods', 'save_evaluation', 'make_hybrid',
-           'check_options', 'training_options', 'train_hybrid', 'run_experiment', 'train_report', 'simulate_cube',
-           'read_simulation', 'evaluate_run', 'calibrate_cube']
+           'check_options', 'train_hybrid', 'run_experiment', 'train_report', 'simulate_cube', 'read_simulation',
+           'evaluate_run', 'calibrate_cube']
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #9da81e8a
 import json
@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,12 @@ from ..data.files import holder, locked, used, write_dataset, write_json, write_
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .metrics import evaluate, parameter_agreement, seasons, site_table
-from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, to_json
+from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
 from .report import write_report
 from .summary import describe_parameters, held_out, score_table
-from ..learning.calibration import Calibration, CalibrationOptions, calibrate, is_held_out
+from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
-from ..learning.network import NetworkOptions
-from ..learning.training import TrainingOptions
+from ..learning.options import CalibrationOptions, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from ..model.structure import wroasted
 
@@ -241,29 +240,20 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #8aa63708
 def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, float] | None = None):
     "An untrained `HybridModel` with the network of the options, near the parameters `start`, if given."
-    network = NetworkOptions(**{f.name: getattr(options, f.name) for f in fields(NetworkOptions)})
-    return HybridModel(wroasted(greenness=options.greenness), features, options.seed, spinup=options.spinup, network=network, forcing={"on_gap": options.on_gap}, start=start)
+    return HybridModel(wroasted(greenness=options.greenness), features, options.seed, spinup=options.spinup, network=select_options(options, NetworkOptions), forcing={"on_gap": options.on_gap}, start=start)
 
 
 def check_options(options: TrainOptions) -> HybridModel:
     "The untrained `HybridModel` of the options; ValueError for a feature group or a target that does not exist."
     if unknown := [t for t in options.targets if t not in TARGETS.index]:
         raise ValueError(f"target {unknown[0]!r} unknown; one of {', '.join(TARGETS.index)}")
-    training_options(options)
     return make_hybrid(options, list(options.features) or None)
-
-
-def training_options(options: TrainOptions) -> dict:
-    "The part of the options that is about training; ValueError for a weight of an unknown target."
-    training = {f.name: getattr(options, f.name) for f in fields(TrainingOptions)}
-    TrainingOptions(**training)
-    return training
 
 
 def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: TrainOptions, run_dir: Path) -> HybridModel:
     "Fit on the part train, watch valid (if there is one), save into the run directory; with `options.resume` go on with what it holds."
     resume = options.resume and (run_dir / "config.json").exists()
-    hybrid.fit(part["train"], part["valid"] if part["valid"].sizes["site"] else None, options.epochs, run_dir, resume, options.targets or None, **training_options(options))
+    hybrid.fit(part["train"], part["valid"] if part["valid"].sizes["site"] else None, options.epochs, run_dir, resume, options.targets or None, **vars(select_options(options, TrainingOptions)))
     hybrid.save(run_dir, replace=True)
     total = hybrid.losses[hybrid.losses.target == "total"].pivot(index="epoch", columns="split", values="loss")
     kept = total.index.max() if options.keep == "last" else total.iloc[:, -1].idxmin()  # valid, where there is one
@@ -393,9 +383,8 @@ def calibrate_cube(options: CalibrateOptions) -> str:
         if not resume:
             start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
-        settings = {f.name: getattr(options, f.name) for f in fields(CalibrationOptions)}
         fit = calibrate(wroasted(greenness=options.greenness), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=resume, **settings)
+                        forcing={"on_gap": options.on_gap}, run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
         seen = observations(cube, without=fit.model.driving_variables)

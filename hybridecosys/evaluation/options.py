@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Spinup', 'CubeOptions', 'ModelOptions', 'SimulateOptions', 'EvaluateOptions', 'LearnOptions', 'TrainOptions',
-           'CrossvalOptions', 'ReportOptions', 'CalibrateOptions', 'to_json', 'check_keys', 'from_json', 'read_options']
+           'CrossvalOptions', 'ReportOptions', 'CalibrateOptions', 'to_json', 'select_options', 'check_keys',
+           'from_json', 'read_options']
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #6a409e79
 import difflib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,8 +98,6 @@ class LearnOptions(TrainingOptions, NetworkOptions, ModelOptions):
     """Groups of site features that the network sees; by default plant_form, igbp, bioclim, site and other, as the cube carries them."""
     targets: tuple[str, ...] = ()
     """Observations to learn from; all that the cube carries by default."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights of targets in the cost, as in --weights gpp 2 nee 0.5; 1 for those not named."""
     spinup: Spinup = "accelerated"
     """How the pools are brought to their starting values."""
     one_for_all: bool = False
@@ -201,8 +200,6 @@ class CalibrateOptions(CalibrationOptions, ModelOptions):
     """How the pools are brought to their starting values."""
     start: str | None = None
     """Directory of a training or calibration: one of the starts is its parameters."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights of targets in the cost, as in --weights gpp 2 nee 0.5; 1 for those not named."""
 
     def __post_init__(self):
         for base in (CubeOptions, CalibrationOptions):
@@ -212,6 +209,11 @@ class CalibrateOptions(CalibrationOptions, ModelOptions):
 def to_json(options: CubeOptions) -> dict[str, Any]:
     "The options as JSON can hold them."
     return json.loads(json.dumps(asdict(options)))
+
+
+def select_options(options: CubeOptions, kind: type):
+    "Those of the options that the dataclass `kind` has, as one: `select_options(options, NetworkOptions)`."
+    return kind(**{f.name: getattr(options, f.name) for f in fields(kind)})
 
 
 def check_keys(given: dict, options: type) -> dict:

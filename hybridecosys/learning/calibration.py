@@ -431,7 +431,7 @@ class Calibration:
         if not (path / "calibration.json").exists():
             raise FileNotFoundError(f"{path} holds no calibration (no calibration.json)")
         settings = json.loads((path / "calibration.json").read_text())
-        model = model_of(settings["structure"], model, f"{path} holds a calibration").for_training()
+        model = _holding(model_of(settings["structure"], model, f"{path} holds a calibration"), settings.get("held", {})).for_training()
         periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
         tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
@@ -496,8 +496,9 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
 
 
 def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
-    learned = [n for n in model.for_training().learned if not model.for_training().parameter_table[n].shape] if learned is None else list(learned)
-    arrays = [n for n, p in model.for_training().parameter_table.items() if p.shape]
+    smooth = model.for_training()
+    arrays = [n for n, p in smooth.parameter_table.items() if p.shape]
+    learned = [n for n in smooth.learned if n not in arrays] if learned is None else list(learned)
     if wrong := [n for n in learned if n in arrays]:
         raise ValueError(f"parameter {wrong[0]} is an array and cannot be calibrated at a site: it is learned once for all sites, by HybridModel, and held here (starts_from, or its default)")
     held = _held(arrays, starts_from)
@@ -509,7 +510,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     start = starting_points(problem, starts_from)
     sites = [str(s) for s in cube.site.values]
     settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
-                "targets": list(problem.pool.observed.targets), "sites": sites, "options": {**asdict(options), "weights": dict(options.weights)}}
+                "targets": list(problem.pool.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
     if run_dir is not None:
         given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
         open_run(run_dir, {**settings, "starts_from": given}, resume)

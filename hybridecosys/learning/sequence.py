@@ -28,7 +28,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
-from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, check_epochs
+from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs
 from .training import LOSSES, Member, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
@@ -58,11 +58,9 @@ class SequenceOptions:
     def __post_init__(self):
         if self.cell not in CELLS:
             raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        for name in ("hidden", "embed", "window", "windows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.window < MIN_DAYS or self.warmup < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"window must be at least {MIN_DAYS} days, warmup not negative and dropout in [0, 1), not {self.window}, {self.warmup} and {self.dropout}")
+        at_least("a sequence network", self, hidden=1, embed=1, windows=1, window=MIN_DAYS, warmup=0)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #27d9e131
 class SequenceNetwork(nnx.Module):
