@@ -296,7 +296,7 @@ def _attributes(cube: xr.Dataset, greenness: bool, texture: str) -> xr.Dataset:
         )
     return out
 
-
+# %% ../../nbs/01_data/06_forcing.ipynb #84ff1dcea
 def prepare_forcing(
     cube: xr.Dataset,
     *,

@@ -95,7 +95,7 @@ def fingerprint(data: xr.Dataset) -> str:
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:16]
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10008a
 def days_of(rows: pd.DataFrame, cube: xr.Dataset) -> xr.DataArray:
     "Whether a day of a site lies in one of the rows of a table of folds, (site, time)."
     inside = np.zeros((cube.sizes["site"], cube.sizes["time"]), bool)
@@ -110,7 +110,7 @@ def hide_days(cube: xr.Dataset, keep: xr.DataArray, driving: Sequence[str] = ())
     names = [v for v in dict.fromkeys([*TARGETS.variable, *GREENNESS.index]) if v in cube and "time" in cube[v].dims and v not in driving]
     return cube.assign({v: cube[v].where(keep).transpose(*cube[v].dims) for v in names})
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10008b
 @dataclass(frozen=True)
 class Unit:
     "A piece of work: to train a method on some folds, or to score a method (no folds)."
@@ -124,7 +124,7 @@ class Unit:
         "Name of its folder."
         return f"{self.method.replace(':', '_')}_{self.number:02d}" if self.folds else f"score_{self.method.replace(':', '_')}"
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10008c
 @dataclass(frozen=True)
 class Study:
     "What is to be done: cube, folds (as `check_folds` returns them), run directory, settings (as JSON holds them) and process model."
@@ -266,12 +266,12 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
         losses = losses.groupby([c for c in losses if c != "loss"], sort=False, as_index=False).loss.mean()
     return xr.concat(parameters, "site"), losses
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000aa
 def at_each_site(parameters: xr.Dataset) -> xr.Dataset:
     "Parameters of a fold, arrays that are the same at all its sites repeated for each, (..., site): folds have their own."
     return parameters.assign({n: v.expand_dims(site=parameters.site).transpose(..., "site").assign_attrs(v.attrs) for n, v in parameters.items() if "site" not in v.dims})
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000ab
 def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, pd.DataFrame]:
     "Train the sequence networks of a unit, one fold after the other; there are no parameters, but losses."
     s, losses = study.settings, []
@@ -323,7 +323,7 @@ def member_parameters(study: Study) -> xr.Dataset:
     "Parameters of each member of the ensemble at the test sites, (member, site), with the coordinate fold."
     return xr.concat([xr.load_dataset(study.folder(u) / "members.nc") for u in study.groups("ensemble")], "site")
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000ca
 def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: Sequence[str] | None = None) -> xr.Dataset:
     "Outputs (site, time) of a method at the test sites of a round of folds (`Study.rounds`); of the ensemble mean and, as NAME_spread, standard deviation."
     cube, forcing, _, fold_of = study.tested(folds)
@@ -343,7 +343,7 @@ def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: 
             run = one(values)
     return run.assign_coords(fold=("site", [fold_of[s] for s in names]))
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000cb
 def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None:
     "Write scores.csv and, of a few sites, seasons.csv of a method."
     tables, uncertain = [], []
@@ -366,7 +366,7 @@ def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None
     first = ["method", "fold", "split", "site", "target", "scale"]
     write_table(folder / "scores.csv", table[[*first, *(c for c in table if c not in first)]])
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a1000cc
 def intervals(study: Study, run: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Coverage of the intervals of the ensemble, and the spread between its members, at held-out sites; the size of the errors at the sites of a fold is taken from the other folds."
     tables = []
@@ -420,7 +420,7 @@ def _arrive(study: Study) -> None:
 def _do(unit: Unit) -> float:
     return run_unit(_STUDY[0], unit)
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010a
 def worker_environment(workers: int) -> dict[str, str]:
     "Environment of a process that shares this machine with others: its share of the threads, memory of an accelerator as it is needed, memory kept."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -442,7 +442,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010b
 def check_main() -> None:
     """Raise `RuntimeError` where new processes would run the user's script again from its first line, and so come to this call themselves.
 
@@ -459,7 +459,7 @@ def check_main() -> None:
     if here and not any(guarded):
         raise RuntimeError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010c
 @contextmanager
 def crew(study: Study, workers: int = 1, client=None, progress: bool = True) -> Iterator[Callable[[Unit], object]]:
     """What does the work: yields a function of a list of units that yields each one, with its seconds, when it is done.
@@ -542,7 +542,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
         write_dataset(path / "true_parameters.nc", describe_parameters(truth, study.hybrid("global").model.parameters))
     write_table(path / "scores.csv", scores)  # last: where it is, the others are
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10015a
 def _file(method: str) -> str:
     return {"site": "calibrated"}.get(method, method.replace(":", "_"))
 
@@ -550,7 +550,7 @@ def _file(method: str) -> str:
 def _read_csv(file: Path) -> pd.DataFrame:
     return read_table(file)
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10015b
 @dataclass(frozen=True)
 class CrossValidation:
     """What a cross-validation found, from its run directory.
@@ -746,7 +746,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013a
 def _given_calibration(calibration, study: Study) -> xr.Dataset:
     "Parameters of a finished calibration at all sites that are tested."
     calibration = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration, study.model)

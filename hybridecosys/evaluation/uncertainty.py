@@ -43,7 +43,7 @@ def across_members(run: xr.Dataset) -> xr.Dataset:
     spread = {f"{n}_spread": v.assign_attrs(units=run[n].attrs.get("units", ""), long_name=f"standard deviation of {n} between members") for n, v in run.std("member", ddof=1).items()}
     return run.mean("member", keep_attrs=True).assign(spread).assign_attrs(members=run.sizes["member"])
 
-
+# %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006a
 class HybridEnsemble:
     """Hybrid models that differ in their seed, as one.
 

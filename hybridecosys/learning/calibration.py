@@ -494,7 +494,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     with run_directory(run_dir, resume) as run_dir:
         return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024a
 def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
     smooth = model.for_training()
     arrays = [n for n, p in smooth.parameter_table.items() if p.shape]
@@ -524,7 +524,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
         result.save(run_dir, replace=True)
     return result
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024b
 def _held(arrays: Sequence[str], given: Sequence[Mapping]) -> dict[str, np.ndarray]:
     """Values of `arrays` in the sets of parameters to start from, which must agree: they stay as they are."""
     held = {}
@@ -548,7 +548,7 @@ def _holding(model: Model, held: Mapping[str, np.ndarray]) -> Model:
 
     return replace(model, approaches=tuple(changed(a) for a in model.approaches))
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024c
 def _known(seen: xr.Dataset, forcing: xr.Dataset, targets: Sequence[str] | None) -> xr.Dataset:
     """The targets that some site has enough days of, and not the same all the time; `ValueError` for one that was asked for and is not among
     them, or a site without any."""

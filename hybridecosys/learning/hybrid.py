@@ -198,7 +198,7 @@ class HybridModel:
                                             "valid": [] if valid_cube is None else [str(s) for s in valid_cube.site.values]}}
         open_run(run_dir, mine, resume, free=() if options.decay else ("epochs",))
 
-
+# %% ../../nbs/04_learning/04_hybrid.ipynb #55411580a
 def model_of(structure: Mapping, model: Model | None, what: str) -> Model:
     """The model that a file was made with: `model`, or that of the package's own whose fingerprint is `structure`, as JSON holds it.
 
@@ -211,7 +211,7 @@ def model_of(structure: Mapping, model: Model | None, what: str) -> Model:
     differ = min((sorted({k for k in {*found, *structure} if found.get(k) != structure.get(k)}) for found in prints), key=len)
     raise ValueError(f"{what} of another model: {', '.join(differ)} differ; pass the model it was made with")
 
-
+# %% ../../nbs/04_learning/04_hybrid.ipynb #55411580b
 @contextmanager
 def run_directory(run_dir: str | Path | None, resume: bool, *, file: str = "config.json") -> Iterator[Path | None]:
     """Keep a run directory to this process until the block ends; without one there is nothing to keep.
@@ -231,7 +231,7 @@ def run_directory(run_dir: str | Path | None, resume: bool, *, file: str = "conf
     with locked(run_dir):
         yield run_dir
 
-
+# %% ../../nbs/04_learning/04_hybrid.ipynb #55411580c
 def validation_observations(cube: xr.Dataset, targets: Sequence[str]) -> xr.Dataset:
     """Observations of the targets that validation sites have, with a warning naming those they lack. Raises `ValueError` where they have none."""
     absent = [t for t in targets if TARGETS.loc[t, "variable"] not in cube or not bool(cube[TARGETS.loc[t, "variable"]].notnull().any())]
@@ -243,7 +243,7 @@ def validation_observations(cube: xr.Dataset, targets: Sequence[str]) -> xr.Data
         warnings.warn(f"the validation cube has no observation of {lacks}: the epochs are judged by {', '.join(there)}", stacklevel=5)
     return observations(cube, there)
 
-
+# %% ../../nbs/04_learning/04_hybrid.ipynb #55411580d
 def open_run(run_dir: Path, mine: dict, resume: bool, free: Sequence[str] = ()) -> None:
     """Write config.json of a training; to resume, compare it with the one that is there (but for the keys in `free`).
 

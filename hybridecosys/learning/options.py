@@ -110,7 +110,7 @@ class TrainingOptions:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         check_weights(self.weights)
 
-
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipetraina
 def check_epochs(epochs: int) -> None:
     """Raise `ValueError` for a number of epochs that is none."""
     if not isinstance(epochs, Integral) or isinstance(epochs, bool) or epochs < 1:

@@ -55,7 +55,7 @@ class Pool:
     inputs: Inputs
     observed: Observed
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3ba
 def make_pool(forcing: xr.Dataset, observed: xr.Dataset, packed: bool = True, least: int = 0) -> Pool:
     """All sites of `forcing`, on the days of their records, in lanes of at least `least` years; with `packed=False` each has a lane of its own."""
     start, days = records(forcing)
@@ -68,7 +68,7 @@ def make_pool(forcing: xr.Dataset, observed: xr.Dataset, packed: bool = True, le
     packed_observations = pack_observations(observed[kept], forcing, inputs, start, days)
     return Pool(sites, inputs, packed_observations) if packed else Pool(sites, *jax.device_put((inputs, packed_observations)))
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3bb
 @dataclass(frozen=True)
 class Batch:
     """Sites that are simulated together, member after member.
@@ -93,7 +93,7 @@ def stack_features(members: Sequence[Member], sites: Sequence[str]) -> np.ndarra
         of_member[here, : m.features.shape[1]] = m.features.values[[known[sites[i]] for i in here]]
     return out
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3bc
 _take_sites = jax.jit(take_sites)
 
 
@@ -106,7 +106,7 @@ def side_by_side(pool: Pool, features: np.ndarray, rows: Sequence[np.ndarray]) -
     return Batch(tuple(pool.sites[i] for i in flat), features[np.arange(len(rows))[:, None], rows], counts,
                  *share_out((_take_sites(pool.inputs, flat), _take_sites(pool.observed, flat))))
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3bd
 class Batches:
     """The batches of each epoch, for all members. Iterate over `epoch(number)`; `len` is the number of steps in an epoch.
 
@@ -146,7 +146,7 @@ class Batches:
         for i in range(self.number):
             yield side_by_side(self.pool, self.features, [r[i * (len(r) // self.number):(i + 1) * (len(r) // self.number)] for r in shuffled])
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3be
 def whole_batch(members: Sequence[Member], pool: Pool, sites: int = 0, lanes: int = 0) -> Batch:
     """All sites of a pool, for one member, on all devices, on at least so many sites and lanes."""
     inputs, observed = widen(pool.inputs, pool.observed, lane_multiple(), sites, lanes)
@@ -164,7 +164,7 @@ def validation_batch(members: Sequence[Member], forcing: xr.Dataset | None, obse
     place = {site: i for i, site in enumerate(pool.sites)}
     return side_by_side(pool, stack_features(members, pool.sites), [np.array([place[s] for s in m.valid]) for m in members])
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #18d49a3bf
 def best_years(forcing: xr.Dataset, observed: xr.Dataset, years: int) -> xr.Dataset:
     """The forcing with each record cut to the stretch of at most `years` times 365 days, from a multiple of 365 days on, with most observations."""
     start, length = records(forcing)
@@ -216,7 +216,7 @@ def predict(network: nnx.GraphDef, weights, rest, features: Array) -> dict[str, 
 
     return {n: in_lanes(p) for n, p in jax.vmap(one)(weights, features).items()}
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #3273c8eaa
 def in_lanes(p: Array) -> Array:
     """(member, *shape, site) as (*shape, member * site)."""
     return jnp.moveaxis(p, 0, -2).reshape(*p.shape[1:-1], -1)
@@ -226,7 +226,7 @@ def in_members(p: Array, counts: Array) -> Array:
     """(*shape, member * site) as (member, *shape, site), with `counts` (member, site)."""
     return jnp.moveaxis(p.reshape(*p.shape[:-1], *counts.shape), -2, 0)
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #3273c8eab
 def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
               known: np.ndarray) -> Callable:
     """A step of all members: (weights, optimizer state, other state, batch, keys) -> (weights, optimizer state, costs, finite, used).
@@ -267,7 +267,7 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
 
     return step
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #3273c8eac
 def make_check(model: Model, network: nnx.GraphDef, spinup: str) -> Callable:
     """A function of stacked weights, other state and a batch that gives the costs of each target, (member * site,)."""
     once = jax.jit(partial(predict, network))
@@ -289,7 +289,7 @@ def make_optimizer(options: TrainingOptions, steps: int) -> optax.GradientTransf
     return optax.chain(optax.clip_by_global_norm(options.clip), optax.adamw(rate, weight_decay=options.weight_decay, mask=_kernels),
                        optax.masked(optax.scale(options.common), _common))
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313a
 def _kernels(weights):
     """What weight decay applies to: without kernels every site has the same parameters, while a bias without value means the middle of the bounds.
     What is learned once for all sites is not drawn anywhere: its arrays are no kernels of the network."""
@@ -300,7 +300,7 @@ def _common(weights):
     """The bias of the last layer: the parameters that a site has before anything is known of it."""
     return jax.tree_util.tree_map_with_path(lambda path, w: _name(path).split("/")[0] == "bias", weights)
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313b
 _LOSS_TYPES = {"member": int, "epoch": int, "split": str, "target": str, "loss": float}
 LOSSES = list(_LOSS_TYPES)
 
@@ -329,7 +329,7 @@ class Progress:
         """Whether a member may still improve, (member,): its patience has not run out."""
         return (self.epoch - self.best_epoch < options.patience) if options.patience else np.ones(len(self.best_epoch), bool)
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313c
 def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     """Graph, weights stacked along the networks, and other state. The input layers get rows of zeros for the features that a network lacks.
 
@@ -355,7 +355,7 @@ def unstack_network(weights: nnx.State, i: int, network: ParameterNetwork) -> No
     own = nnx.state(network, nnx.Param)
     nnx.update(network, jax.tree.map(lambda w, like: w[i][tuple(map(slice, like.shape))], weights, own))
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313d
 def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, valid: Batch | None, epochs: int, spinup: str,
           options: TrainingOptions, run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> pd.DataFrame:
     """Train the networks of all members, in place, to their best weights; returns the losses (member, epoch, split, target, loss).
@@ -375,7 +375,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
         unstack_network(state.best, i, network)
     return state.losses
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313e
 def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches, valid, epochs: int, options: TrainingOptions,
                  run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> Progress:
     """Epochs up to the last, or until no member has patience left, each saved where there is a run directory.
@@ -403,7 +403,7 @@ def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches
         warnings.warn(f"training: sites {'; sites '.join(said)}", stacklevel=3)
     return state
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313f
 def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: Batches, valid: Batch | None,
               options: TrainingOptions) -> Progress:
     """One pass over the batches and the validation sites."""
@@ -442,7 +442,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     best = jax.tree.map(lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
     return Progress(epoch, weights, mean, opt_state, best, np.where(better, epoch, state.best_epoch), np.where(better, cost, state.best_cost), losses)
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313g
 def _named(b: Batch, which: np.ndarray) -> pd.DataFrame:
     """Member and site of the places `which`, (member, site), of a batch."""
     return pd.DataFrame({"member": np.nonzero(which)[0], "site": np.array(b.sites).reshape(which.shape)[which]})
@@ -462,7 +462,7 @@ def left_out(losses: pd.DataFrame) -> list[str]:
         said += [f"{words}: {', '.join(f'{site} ({n:.0f})' for site, n in steps.items())}; first in epoch {rows.epoch.min()}"] if len(rows) else []
     return said
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313h
 def _losses(epoch: int, split: str, costs: list[dict], options: TrainingOptions) -> list[tuple]:
     """Mean over sites of the costs of each target and of their weighted sum, for each member; a place where every target is NaN is no site."""
     rows = []

@@ -75,7 +75,7 @@ def sites_to_cells(data: xr.Dataset, like: xr.Dataset, mask: xr.DataArray | None
     coords = {n: c for n, c in data.coords.items() if n != "site" and "site" not in c.dims}
     return xr.Dataset(out, coords={**coords, **{d: like[d] for d in cells}}, attrs=data.attrs)
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #f6a6a6f9a
 def cell_dims(forcing: xr.Dataset) -> tuple[str, ...]:
     """The dimensions of the grid, in order: all that the forcing or the variables of a cube have beside time; where there are none of these, all daily
     variables but those `beside` the data."""
@@ -177,7 +177,7 @@ def check_grid(forcing: xr.Dataset, cells: Sequence[str]) -> None:
             raise ValueError(f"the grid needs a coordinate {d} without duplicates")
     check_dates(forcing.indexes["time"])
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #f0f423b4a
 def _flat(values: xr.DataArray, cells: Sequence[str]) -> np.ndarray:
     return values.transpose(*cells).values.ravel()
 
@@ -207,7 +207,7 @@ def _on_grid(values: xr.DataArray, forcing: xr.Dataset, what: str) -> xr.DataArr
             raise ValueError(f"{what} has {values.sizes[d]} values along {d}, the forcing {forcing.sizes[d]}")
     return values
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #f0f423b4b
 def grid_parameters(model: Model, parameters, forcing: xr.Dataset, cells: Sequence[str], land: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters that are not at their defaults, scalar or (land cell,), or arrays that are the same at all cells, checked as `complete_parameters` does."""
     given = {}
@@ -259,7 +259,7 @@ def _in_worker() -> bool:
     except ValueError:
         return False
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #81a6d927a
 def _no_weather(daily: Mapping[str, np.ndarray], land: np.ndarray) -> np.ndarray:
     """Whether all is NaN at a cell, (cell,)."""
     empty = np.all([np.isnan(v[0]) for v in daily.values()], axis=0)
@@ -285,7 +285,7 @@ def _simulate_tile(job, forcing, daily, parameters, land, here) -> dict[str, np.
             results[name][:, pick] = values
     return results
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #81a6d927b
 def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Outputs (time, cell) of up to `job.lanes` cells (dims site and time), whose records must be complete; compiled for `job.lanes` of them."""
     one_process()
@@ -366,7 +366,7 @@ def _write(job: Job, region: tuple[slice, ...], results: Mapping[str, np.ndarray
     for name, values in results.items():
         group[name][(slice(None), *region)] = values.reshape(len(values), *shape)
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #bb11bc24a
 def finished_tiles(store: str | Path, identity: Mapping) -> np.ndarray:
     """Whether each tile is finished. Raises `FileNotFoundError` where there is no store to resume and `ValueError` where it is of another run."""
     try:
@@ -437,7 +437,7 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
         _all_tiles(job, forcing, given, land, regions, finished_tiles(store, identity), progress)
     return xr.open_zarr(store, consolidated=False)
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #430867cfa
 def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, regions: Sequence[tuple], finished: np.ndarray, progress: bool) -> None:
     """Run the tiles that are not finished."""
     cells = job.cells
@@ -454,7 +454,7 @@ def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, 
         for number in run_tasks(task(i) for i in np.flatnonzero(~finished & (count > 0))):
             bar.update(int(count[number]))
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #430867cfb
 def run_tasks(tasks: Iterable[tuple]) -> Iterable[int]:
     """Run `run_tile` for all tasks, on the workers of the active client or here; yields the numbers of the tiles as they finish."""
     client = _active_client()

@@ -286,7 +286,7 @@ def _with_axes(result: xr.Dataset) -> xr.Dataset:
         result[name].attrs = about | result[name].attrs
     return result
 
-
+# %% ../../nbs/03_model/05_simulate.ipynb #1abe1001a
 def layer_dimension(name: str, size: int) -> str:
     """The dimension of the layers of an output: `layer` where they are those of the soil, else one of its own."""
     return "layer" if size == len(SOIL) else f"{name}_layer"

@@ -176,7 +176,7 @@ class Step:
                 raise ValueError(f"process {self.approach.process}: approach {self.approach.name} returns {name} as an array of the shape {deep[0]}; "
                                  "return a tuple of layers, each with one value for a site")
 
-
+# %% ../../nbs/03_model/01_structure.ipynb #b426280ba
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The processes of a model in stages, and the key of the last value of every name. It follows from the approaches: plans of the same ones are equal."""
@@ -203,7 +203,7 @@ class Plan:
             if step.stage == stage and not all(key in values for key in step.keys):
                 step(values, parameters)
 
-
+# %% ../../nbs/03_model/01_structure.ipynb #b426280bb
 START = {f"{name}_start": name for name in ("soil", "groundwater", "snow")}
 
 
@@ -389,7 +389,7 @@ class Model:
     def __repr__(self):
         return f"<Model {self.name}: {len(self.approaches)} processes, {len(self.parameter_table)} parameters, {len(self.learned)} learned>"
 
-
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0ca
 def _parameter_identity(p: Parameter) -> list:
     if p.shape:
         return [p.scope, list(p.shape), *([p.values[..., 0].tolist()] if p.scope == "fixed" else [])]

@@ -131,7 +131,7 @@ class Approach:
         out = self.function(**{name: values[name] for name in self.inputs}, **own)
         return {self.returns[0]: out} if len(self.returns) == 1 else dict(zip(self.returns, out, strict=True))
 
-
+# %% ../../nbs/02_processes/01_process.ipynb #c1688e01a
 def _named_approach(module: str, name: str) -> Approach:
     return getattr(import_module(module), name)
 
@@ -143,7 +143,7 @@ def _changed_approach(module: str, name: str, values: Mapping) -> Approach:
 def _approach(process, function, returns, parameters, *rest) -> Approach:
     return Approach(process, function, returns, MappingProxyType(parameters), *rest)
 
-
+# %% ../../nbs/02_processes/01_process.ipynb #c1688e01b
 def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool = False, smooth: Approach | None = None,
              forcing: tuple[str, ...] = (), leaves: str | tuple[str, ...] = (), units: Mapping[str, str | tuple[str, str]] | None = None,
              **parameters: Parameter) -> Callable[[Callable], Approach]:
