@@ -12,7 +12,8 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
-from hybridecosys.learning.training import best_years, make_pool, simulate_costs, site_gradients
+from hybridecosys.learning.batches import best_years, make_pool
+from hybridecosys.learning.training import simulate_costs, site_gradients
 from hybridecosys.model.inputs import records, take_sites
 from hybridecosys.model.spinup import SPINUPS
 

@@ -11,7 +11,8 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.greenness import EXTRA_FORCING, ExtraForcing, greenness
 from hybridecosys.data.observations import observations
-from hybridecosys.learning.training import make_pool, site_gradients
+from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.training import site_gradients
 from hybridecosys.model.inputs import make_inputs
 
 MODEL = he.wroasted(greenness="observed")

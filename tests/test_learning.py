@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from flax import nnx
 
+from hybridecosys.learning import batches as batches_of
 from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
@@ -197,7 +198,7 @@ def test_last_weights_can_be_kept(cube):
 def test_records_cut_to_years_are_drawn_anew(cube):
     h = fit(hybrid(), cube, 2, max_years=1)
     assert np.isfinite(h.losses.loss).all()
-    days = training.records(training.best_years(training_forcing(cube), training_observations(cube), 1))[1]
+    days = batches_of.records(batches_of.best_years(training_forcing(cube), training_observations(cube), 1))[1]
     assert (days == 365).all()
     assert same(h, fit(hybrid(), cube, 2, max_years=1)) and not same(h, fit(hybrid(), cube, 2))
 
@@ -211,12 +212,12 @@ def test_whole_records_make_batches_of_one_shape(cube):
     forcing, observed = training_forcing(uneven), training_observations(uneven)
     names = [str(s) for s in uneven.site.values]
     features = xr.DataArray(np.zeros((5, 1)), dims=("site", "feature"), coords={"site": names})
-    batches = training.Batches([training.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2, max_years=0))
+    batches = batches_of.Batches([batches_of.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2, max_years=0))
     drawn = list(batches.epoch(1))
     assert len(drawn) == 3
     assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
     assert sorted(s for b in drawn for s, counts in zip(b.sites, b.counts[0], strict=True) if counts) == sorted(names)
-    pool = training.make_pool(forcing, observed, packed=False)
+    pool = batches_of.make_pool(forcing, observed, packed=False)
     alone = training._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
     for b in drawn:
         together = training._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")

@@ -14,7 +14,8 @@ from hybridecosys.learning.calibration import Calibration
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.together import fit_together
-from hybridecosys.learning.training import make_pool, simulate_costs, site_gradients
+from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.training import simulate_costs, site_gradients
 from hybridecosys.processes.photosynthesis import preles
 from hybridecosys.processes.process import Parameter
 

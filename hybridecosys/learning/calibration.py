@@ -32,11 +32,11 @@ from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
+from .batches import Pool, best_years, make_pool
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
 from .hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from .network import from_bounds, to_bounds
 from .options import CalibrationOptions
-from .training import Pool, best_years, make_pool
 from ..model.inputs import Inputs, records, take_sites
 from ..model.simulate import complete_parameters, in_float32, run, simulate
 from ..model.structure import Model

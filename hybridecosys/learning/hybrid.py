@@ -25,9 +25,10 @@ from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
+from .batches import Batches, Member, validation_batch
 from .network import make_network
 from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs
-from .training import Batches, Member, train, validation_batch
+from .training import train
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
 from ..model.structure import GREENNESS, Model, wroasted

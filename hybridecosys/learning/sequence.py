@@ -26,10 +26,11 @@ from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
+from .batches import Member
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
 from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs
-from .training import LOSSES, Member, Progress, make_optimizer, train_epochs
+from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
 from ..model.structure import OUTPUTS

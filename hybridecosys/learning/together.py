@@ -15,9 +15,10 @@ import xarray as xr
 from ..data.cube import canonical
 from ..data.forcing import prepare_forcing
 from ..data.observations import observations
+from .batches import Batches, Member, validation_batch
 from .hybrid import HybridModel, open_run, run_directory
 from .options import EPOCHS, TrainingOptions, check_epochs
-from .training import Batches, Member, train, validation_batch
+from .training import train
 from ..model.simulate import in_float32
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45
