@@ -8,13 +8,13 @@ __all__ = ['Spinup', 'CubeOptions', 'ModelOptions', 'SimulateOptions', 'Evaluate
            'from_json', 'read_options']
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #6a409e79
-import difflib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.names import did_you_mean
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, check_epochs
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #fa1821b1
@@ -221,8 +221,7 @@ def check_keys(given: dict, options: type) -> dict:
     known = [f.name for f in fields(options)]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ValueError(f"unknown option {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"))
+            raise ValueError(f"unknown option {key!r}{did_you_mean(key, known)}")
     return given
 
 

@@ -27,7 +27,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .batches import Batches, Member, validation_batch
 from .network import make_network
-from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs
+from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs, make_options
 from .training import train
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
@@ -74,7 +74,7 @@ class HybridModel:
         Raises `FileExistsError` if the directory is in use, naming the process that is at work there, `FileNotFoundError` if there is nothing to
         resume, `ValueError` if what it holds is another model or other options.
         """
-        options = TrainingOptions(**{"seed": self.seed, **options})
+        options = make_options(TrainingOptions, {"seed": self.seed, **options})
         check_epochs(epochs)
         train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
         self._check_overlap(train_cube, valid_cube)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import pandas as pd
 from jax import Array
 
+from ..data.names import did_you_mean
 from ..data.greenness import EXTRA_FORCING
 from ..processes import (carbon, evaporation, phenology, photosynthesis, respiration, roots, snow,
                                     soil_hydraulics, soil_water, turnover)
@@ -224,7 +225,7 @@ def make_plan(approaches: Iterable[Approach]) -> Plan:
     for a in approaches:
         if unknown := [name for name in a.inputs if name not in last and name != "leaving"]:
             raise ValueError(f"process {a.process}: approach {a.name} asks for {', '.join(unknown)}, which is no parameter of it, "
-                             f"no forcing, attribute or pool, and no result of a process before it")
+                             f"no forcing, attribute or pool, and no result of a process before it{did_you_mean(unknown[0], last)}")
         counted = tuple(leaving) if "leaving" in a.inputs else ()
         sources = {name: last[name] for name in a.inputs if name != "leaving"} | {key: key for key in counted}
         depends = {stage[key] for name, key in sources.items() if not (a.cumulative and name in MEMORY)}
@@ -293,8 +294,7 @@ class Model:
         """
         own = {f"{a.process}.{name}" for a in self.approaches for name in a.parameters}
         if unknown := [name for name in scopes if name not in own]:
-            near = difflib.get_close_matches(unknown[0], own, n=1)
-            raise KeyError(f"unknown parameter {unknown[0]!r} of a process" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise KeyError(f"unknown parameter {unknown[0]!r} of a process{did_you_mean(unknown[0], own)}")
 
         def changed(a: Approach) -> Approach:
             new = {n: replace(p, scope=scope, learned=False) for n, p in a.parameters.items() if (scope := scopes.get(f"{a.process}.{n}"))}
