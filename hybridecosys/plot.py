@@ -296,8 +296,14 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
         else:
             drawn = ax.pcolormesh(values[sides[1]], values[sides[0]], values.transpose(*sides), zorder=1, **scale)
         ax.set(xlim=(west, east), ylim=(south, north), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(str(values.name or "value"), values.attrs.get("units", ""), values.attrs.get("long_name", "")))
+        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
     return ax
+
+
+def _about(values: xr.DataArray) -> tuple[str, str]:
+    "Name and unit for a scale: a long meaning gives way to the name."
+    name, meaning = str(values.name or "value"), values.attrs.get("long_name", "")
+    return LABELS.get(name) or (meaning if 0 < len(meaning) <= 40 else name), values.attrs.get("units", "")
 
 
 def _ends(at: np.ndarray) -> tuple[float, float]:
