@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import OUT_OF_RANGE
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .fluxnet import _with_attributes, site_in_name
@@ -164,7 +165,7 @@ def read_alma(
     daytime: str = "radiation",
     stamp: str = "start",
     transpiration: bool = False,
-    out_of_range: str = "error",
+    out_of_range: str = OUT_OF_RANGE,
     **attributes,
 ) -> xr.Dataset:
     """Read one site of PLUMBER2, FluxDataKit (NetCDF), CalLMIP or another ALMA data set, and aggregate it to days.

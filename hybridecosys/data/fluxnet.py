@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import OUT_OF_RANGE
 from .cube import VARIABLES, validate_cube
 from .units import convert
 
@@ -280,7 +281,7 @@ def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
+    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
 

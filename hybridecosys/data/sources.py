@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from .alma import is_alma, read_alma
+from .choices import OUT_OF_RANGE
 from .cube import VARIABLES, open_cube, validate_cube
 from .fluxnet import _with_attributes, read_fluxnet, site_in_name
 from hybridecosys.data.halfhourly import (
@@ -126,7 +127,7 @@ def recognise(path: str | os.PathLike) -> str:
     return _kind_of_columns(_header(path), name)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcfdkcell
-def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of_range: str = "error", **attributes) -> xr.Dataset:
+def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of_range: str = OUT_OF_RANGE, **attributes) -> xr.Dataset:
     """Read a CSV of FluxDataKit, daily or half-hourly, as a Dataset (site, time) like `read_fluxnet`.
 
     Names and units as in `fluxdatakit_to_fluxnet`. `attributes` become site variables, `out_of_range` as in `validate_cube`. ValueError for another table.
@@ -175,7 +176,7 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
 _COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
 
 
-def other_layout(ds: xr.Dataset, path: str, out_of_range: str = "error") -> xr.Dataset | None:
+def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset | None:
     """What `open_cube` opened, read as the layout that it is; None where it is none but the package's own.
 
     ValueError for zarr-fluxnet2015, whose sites must be chosen, and for a PLUMBER2 file at a URL.

@@ -21,7 +21,7 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
-from ..data.cube import canonical, read_table
+from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
@@ -344,7 +344,7 @@ class SequenceModel:
         """
         options = TrainingOptions(**{"seed": self.seed, **SEQUENCE, **options})
         check_epochs(epochs)
-        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
+        train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
         with run_directory(run_dir, resume) as run_dir:
@@ -407,7 +407,7 @@ class SequenceModel:
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
             raise KeyError(f"output {unknown[0]!r} was not learned; the model predicts {', '.join(self.outputs)}")
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         there = self._forcing(cube, forcing)
         r = make_records(there, None, self.options.warmup)
         graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
