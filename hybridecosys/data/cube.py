@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VARIABLES', 'REQUIRED', 'REQUIRED_SITE', 'IGBP', 'UNKNOWN', 'CLIP_SHARE', 'UNUSED', 'igbp_class', 'is_leap_day',
            'drop_leap_days', 'check_dates', 'check_bounds', 'settle_bounds', 'check_units', 'canonical_labels',
-           'canonical', 'keep_notes', 'validate_cube', 'settled', 'open_cube', 'read_table', 'real_data_path']
+           'canonical', 'keep_notes', 'validate_cube', 'settled', 'absent_pieces', 'warn_lost_pieces', 'open_cube',
+           'read_table', 'real_data_path']
 
 # %% ../../nbs/01_data/02_cube.ipynb #dac14c6d
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, OutOfRange, check_choice
+from .choices import OUT_OF_RANGE, OutOfRange, check_choice, is_url, local_path
 from .plausible import warn_implausible
 from .units import convert, unit_of
 
@@ -159,6 +160,9 @@ def _where(data: xr.DataArray, index: tuple[int, ...]) -> str:
     return f"{site} {day}".strip()
 
 
+_MARKS = (-9999.0, -6999.0, -999.0, -99.0, 9999.0, 1e20, -1e20, 1e30)
+
+
 def check_bounds(data: xr.DataArray, lower: float, upper: float) -> None:
     "ValueError, naming variable, site, date and value, if a value is outside [lower, upper] or infinite; NaN passes."
     values = data.values
@@ -167,9 +171,8 @@ def check_bounds(data: xr.DataArray, lower: float, upper: float) -> None:
         index = tuple(np.argwhere(bad)[0])
         what = f"below {lower:g}" if values[index] < lower else f"above {upper:g}"
         unit = data.attrs.get("units", "1")
-        raise ValueError(
-            f"{data.name}: {values[index]:g} {unit} is {what} at {_where(data, index)} ({bad.sum()} such values)"
-        )
+        mark = ", which looks like a mark of missing values that the data do not declare" if values[index] in _MARKS else ""
+        raise ValueError(f"{data.name}: {values[index]:g} {unit} is {what} at {_where(data, index)} ({bad.sum()} such values{mark})")
 
 
 _WAY_ON = 'out_of_range="missing" or "clip" goes on without them (readers, prepare_forcing, evaluate, commands and the forcing={...} of models take it)'
@@ -446,32 +449,89 @@ def settled(cube: xr.Dataset, options: Mapping | None = None) -> xr.Dataset:
     cube = canonical(cube)
     return cube if choice == OUT_OF_RANGE else keep_notes(*_settle(cube, choice))
 
+# %% ../../nbs/01_data/02_cube.ipynb #lostchunks1
+def absent_pieces(store: str | os.PathLike) -> dict[str, list[tuple[slice, ...]]]:
+    "For each array of a Zarr store on this machine, the blocks for which it has no file."
+    import zarr
+
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zarr, about data types: xarray has said so
+        arrays = list(zarr.open_group(store, mode="r").arrays())
+    for name, array in arrays:
+        size = array.shards or array.chunks
+        blocks = [b for b in np.ndindex(*(-(-n // c) for n, c in zip(array.shape, size))) if not (Path(store) / name / array.metadata.encode_chunk_key(b)).exists()]
+        if blocks and array.ndim:
+            found[name] = [tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(b, size, array.shape)) for b in blocks]
+    return found
+
+# %% ../../nbs/01_data/02_cube.ipynb #lostchunks3
+def _known_there(ds: xr.Dataset, absent: Mapping[str, list], dims: tuple[str, ...]) -> np.ndarray:
+    "Where any variable with these dimensions has a value that was read from the store."
+    known = np.zeros([ds.sizes[d] for d in dims], bool)
+    for name, data in ds.data_vars.items():
+        if data.dims == dims:
+            mine = data.notnull().values
+            for block in absent.get(name, ()):
+                mine[block] = False
+            known |= mine
+    return known
+
+
+def warn_lost_pieces(ds: xr.Dataset, store: str | os.PathLike) -> None:
+    "Warn of pieces of a Zarr store, opened as `ds`, that are absent where other variables have values; ValueError where it is one of the labels."
+    absent, told, known = absent_pieces(store), [], {}
+    for name, blocks in absent.items():
+        if name in ds.dims and ds.sizes[name] > 1:
+            raise ValueError(f"{len(blocks)} pieces of the labels {name!r} are absent from the store: lost in copying?")
+        if name not in ds.data_vars:
+            continue
+        data = ds[name]
+        known = known if data.dims in known else known | {data.dims: _known_there(ds, absent, data.dims)}
+        lost = [b for b in blocks if known[data.dims][b].any() or bool(data[b].notnull().any())]
+        if lost:
+            first = data[lost[0]]
+            where = [f"{d} {str(first[d].values[0])[:10]} to {str(first[d].values[-1])[:10]}" for d in first.dims if d in ds.coords]
+            told.append(f"{name}, {len(lost)} (first at {', '.join(where)}, read as {first.values.flat[0]})")
+    if told:
+        warnings.warn(f"{Path(store).name}: pieces of the store are absent where other variables have values, so they may be lost: {'; '.join(told)}", stacklevel=3)
+
 # %% ../../nbs/01_data/02_cube.ipynb #3e7f52fe
-def _is_url(path: str) -> bool:
-    return "://" in path
-
-
-def _fetch(url: str):
+def _fetch(url: str) -> bytes:
     "The bytes of one file at a URL."
-    import io
-
-    if url.split("://")[0] in ("http", "https", "file"):
+    if url.split("://")[0] in ("http", "https"):
         from urllib.request import urlopen
 
         with urlopen(url, timeout=60) as response:
-            return io.BytesIO(response.read())
+            return response.read()
     import fsspec
 
     with fsspec.open(url, "rb") as file:
-        return io.BytesIO(file.read())
+        return file.read()
+
+
+def _what(head: bytes) -> str:
+    "What a file is that is no NetCDF, in words; empty where nobody knows."
+    kinds = {b"PK": "a zip", b"\x1f\x8b": "compressed by gzip", b"%PDF": "a PDF", b"<": "a page of HTML or XML"}
+    return next((f"it is {kind}" for mark, kind in kinds.items() if head.lstrip().startswith(mark)), "" if head.strip() else "it is empty")
 
 
 def _open(path: str) -> xr.Dataset:
-    if path.rstrip("/").endswith(".zarr") or (Path(path).is_dir() and not _is_url(path)):
+    import io
+
+    if path.rstrip("/").endswith(".zarr") or (Path(path).is_dir() and not is_url(path)):
         return xr.open_zarr(path, chunks=None)
-    return xr.open_dataset(_fetch(path), engine="h5netcdf") if _is_url(path) else xr.open_dataset(path)
+    if is_url(path):
+        content = _fetch(path)
+        head, file = content[:16], io.BytesIO(content)
+    else:
+        with open(path, "rb") as opened:
+            head, file = opened.read(16), path
+    if what := _what(head):
+        raise ValueError(what)
+    return xr.open_dataset(file, engine=("scipy" if head[:3] == b"CDF" else "h5netcdf") if is_url(path) else None)
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #opencubecell1
 def open_cube(path: str | os.PathLike, *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     """Open and validate a cube of sites: NetCDF or Zarr, local path or URL.
 
@@ -481,16 +541,20 @@ def open_cube(path: str | os.PathLike, *, out_of_range: str = OUT_OF_RANGE) -> x
     """
     from hybridecosys.data.sources import other_layout
 
-    text = os.fspath(path)
-    if not _is_url(text) and not Path(text).exists():
+    text = local_path(path)
+    if not is_url(text) and not Path(text).exists():
         raise FileNotFoundError(f"no cube at {text}")
     try:
         ds = _open(text)
         ds = ds.load() if ds.nbytes < 2**31 else ds
+        if Path(text).is_dir() and not is_url(text):
+            warn_lost_pieces(ds, text)
     except ImportError:
         raise
     except Exception as error:
         kind = "Zarr store" if text.rstrip("/").endswith(".zarr") else "NetCDF file"
+        if kind == "NetCDF file" and not is_url(text) and Path(text).is_dir():
+            raise ValueError(f"{text}: a folder that is no Zarr store; build_cube makes a cube of the files in a folder") from error
         if Path(text).suffix.lower() in (".csv", ".zip", ".gz"):
             raise ValueError(f"{text}: a table or zip, no cube; read_fluxnet reads such a file") from error
         raise ValueError(f"{text}: not a readable {kind}, or truncated ({type(error).__name__}: {error})") from error

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE
+from .choices import OUT_OF_RANGE, local_path
 from .cube import IGBP, UNKNOWN, VARIABLES, settled, validate_cube
 from .features import KOPPEN
 from .halfhourly import QUALITY_CODES, to_days
@@ -257,7 +257,7 @@ def read_zarr_fluxnet2015(
     """
     from tqdm import tqdm
 
-    ds = store if isinstance(store, xr.Dataset) else xr.open_zarr(os.fspath(store), chunks=None)
+    ds = store if isinstance(store, xr.Dataset) else xr.open_zarr(local_path(store), chunks=None)
     if not is_zarr_fluxnet2015(ds):
         raise ValueError(f"not zarr-fluxnet2015: it has {', '.join(list(ds.data_vars)[:8])}")
     sites, have = [sites] if isinstance(sites, str) else list(sites), labels(ds["site"].values)

@@ -25,6 +25,7 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.features import check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
@@ -256,7 +257,7 @@ class CrossValidation:
         """Read a finished cross-validation. cube: to simulate again; model: where it is none of the package's own.
 
         Raises `FileNotFoundError` where there is none, `ValueError` for another cube."""
-        path = Path(run_dir)
+        path = as_path(run_dir)
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -324,7 +325,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir, cube = Path(run_dir).absolute(), settled(cube, forcing)
+    run_dir, cube = as_path(run_dir).absolute(), settled(cube, forcing)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
@@ -405,7 +406,7 @@ def _keep_folds(study: Study) -> None:
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
     "`cross_validate` as the command asks for it, and the report of its run directory; returns the table of scores and where the rest is."
-    out = Path(options.out)
+    out = as_path(options.out)
     if options.resume and not (out / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {out}: it has no options.json")
     if not options.resume:

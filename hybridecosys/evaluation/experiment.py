@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.choices import ON_GAP, OUT_OF_RANGE
+from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.cube import open_cube
 from ..data.files import holder, locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
@@ -96,7 +96,7 @@ def unused(path: str | Path, again: CubeOptions | None = None) -> Path:
     """`path`, if it can become a run directory: it does not exist or holds no more than a log. Else FileExistsError.
 
     again: options of a command that does all anew; what it was interrupted at, with these options and before the report, it may begin again."""
-    path = Path(path)
+    path = as_path(path)
     if path.is_file() or used(path, but=("log.txt",)):
         if again is None or not _begun(path, again):
             _nobody(path)
@@ -138,9 +138,9 @@ def resumed(options: TrainOptions) -> TrainOptions:
     """The options of the run in `options.out`, to go on with up to `options.epochs`.
 
     FileNotFoundError where there is no run, ValueError naming an option that differs from it."""
-    file = Path(options.out) / "options.json"
+    file = as_path(options.out) / "options.json"
     if not file.is_file():
-        raise FileNotFoundError(f"no run to resume at {options.out}: it has no options.json")
+        raise FileNotFoundError(f"no run to resume at {file.parent}: it has no options.json")
     _nobody(file.parent)
     before = from_json(read_options(file, TrainOptions), TrainOptions)
     now = replace(options, resume=before.resume, debug=before.debug, epochs=before.epochs, out=before.out)
@@ -280,7 +280,7 @@ def run_experiment(options: TrainOptions) -> dict:
     scores (DataFrame) and table (medians over the held-out sites, text). Raises FileExistsError for a directory in use, and what
     `open_cube`, `prepare_forcing` and `HybridModel` raise for what they cannot use.
     """
-    run_dir = Path(options.out)
+    run_dir = as_path(options.out)
     if options.resume:
         options = resumed(options)
     else:
@@ -331,7 +331,7 @@ def train_report(options: TrainOptions) -> str:
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #391bc22c
 def simulate_cube(options: SimulateOptions) -> str:
     "Simulate all sites of a cube and write the result to `options.out`; returns what was done in words."
-    out = Path(options.out)
+    out = as_path(options.out)
     if out.exists():
         raise FileExistsError(f"{out} exists already; choose another --out")
     hybrid = None if options.run is None else _trained(options)
@@ -368,7 +368,7 @@ def read_simulation(path: Path) -> xr.Dataset:
 
 def evaluate_run(options: EvaluateOptions) -> str:
     "Score a simulation, or a trained run, against the observations of a cube; writes `options.out`, returns the table of scores."
-    path = Path(options.run)
+    path = as_path(options.run)
     if not path.exists():
         raise FileNotFoundError(f"no run at {path}")
     out, hybrid = unused(options.out, options), _trained(options) if path.is_dir() else None
@@ -394,12 +394,12 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     """Calibrate all sites of a cube into the run directory `options.out`; returns the table of scores on the years held out.
 
     Beside what `Calibration.save` writes there are options.json, log.txt, sites.csv and scores.csv, with the default parameters for comparison."""
-    run_dir = Path(options.out)
+    run_dir = as_path(options.out)
     if options.resume and not (run_dir / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
     _nobody(run_dir) if options.resume else unused(run_dir)
     cube = load_cube(options)
-    given = [] if options.start is None else [_parameters_of(Path(options.start), cube)]
+    given = [] if options.start is None else [_parameters_of(as_path(options.start), cube)]
     with locked(run_dir), logged(run_dir):
         resume = options.resume and (run_dir / "config.json").is_file()
         if not resume:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.choices import ON_GAP, OUT_OF_RANGE, OnGap, OutOfRange
+from ..data.choices import ON_GAP, OUT_OF_RANGE, OnGap, OutOfRange, as_path
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, check_epochs
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #fa1821b1
@@ -238,10 +238,11 @@ def read_options(path: str | os.PathLike, options: type) -> dict:
     """Options from a JSON file, an object of option names.
 
     Raises FileNotFoundError, or ValueError naming the file and an unknown key or broken JSON."""
-    if not Path(path).is_file():
+    path = as_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"no file of options at {path}")
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        given = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(given, dict):
             raise ValueError("not an object of options")
         return check_keys(given, options)

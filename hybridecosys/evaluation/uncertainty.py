@@ -19,6 +19,7 @@ from scipy.stats import t as student
 from sklearn.metrics import pairwise_distances
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.cube import settled
 from ..data.files import write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
@@ -118,7 +119,7 @@ class HybridEnsemble:
 
     def save(self, path: str | Path) -> Path:
         """Write the trained ensemble into a directory: ensemble.json and a folder per member. Raises `FileExistsError` if it holds one."""
-        path = Path(path)
+        path = as_path(path)
         if (path / "ensemble.json").exists():
             raise FileExistsError(f"{path} already holds an ensemble")
         names = [f"member_{i:02d}" for i in range(len(self))]
@@ -130,7 +131,7 @@ class HybridEnsemble:
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None) -> "HybridEnsemble":
         """Read an ensemble that `save` has written; `model` as in `HybridModel.load`. Raises `FileNotFoundError` where there is none."""
-        path = Path(path)
+        path = as_path(path)
         if not (path / "ensemble.json").exists():
             raise FileNotFoundError(f"{path} holds no ensemble (no ensemble.json)")
         names = json.loads((path / "ensemble.json").read_text(encoding="utf-8"))["members"]
@@ -271,7 +272,7 @@ def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dat
     part = {p: cube.isel(site=[split[s] == p for s in sites]) for p in ("train", "valid", "test")}
     if empty := [p for p in ("train", "test") if not part[p].sizes["site"]]:
         raise ValueError(f"no site of the cube is of the part {empty[0]!r}")
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     parameters, seen = ensemble.member_parameters(cube), observations(cube)
     run = ensemble.simulate(cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)

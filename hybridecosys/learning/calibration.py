@@ -27,6 +27,7 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
@@ -411,7 +412,7 @@ class Calibration:
     def save(self, path: str | Path, replace: bool = False) -> Path:
         """Write calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv into a directory. `FileExistsError` if it holds a
         calibration, unless to `replace` it."""
-        path = Path(path)
+        path = as_path(path)
         if (path / "calibration.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a calibration")
         path.mkdir(parents=True, exist_ok=True)
@@ -428,7 +429,7 @@ class Calibration:
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
         """
-        path = Path(path)
+        path = as_path(path)
         if not (path / "calibration.json").exists():
             raise FileNotFoundError(f"{path} holds no calibration (no calibration.json)")
         settings = json.loads((path / "calibration.json").read_text())

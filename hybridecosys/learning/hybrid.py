@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
+from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
@@ -138,7 +139,7 @@ class HybridModel:
     def save(self, path: str | Path, replace: bool = False) -> Path:
         """Write the trained model into a directory: hybrid.json and weights.npz. Raises `FileExistsError` if it holds one, unless to `replace` it."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "hybrid.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a hybrid model")
         path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ class HybridModel:
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
         """
-        path = Path(path)
+        path = as_path(path)
         if not (path / "hybrid.json").exists():
             raise FileNotFoundError(f"{path} holds no hybrid model (no hybrid.json)")
         content = json.loads((path / "hybrid.json").read_text())
@@ -223,7 +224,7 @@ def run_directory(run_dir: str | Path | None, resume: bool, *, file: str = "conf
             raise ValueError("resume needs the run directory to resume from")
         yield None
         return
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     if resume and not (run_dir / file).exists():
         raise FileNotFoundError(f"{run_dir} holds no run to resume (no {file})")
     if not resume and (run_dir / file).exists():

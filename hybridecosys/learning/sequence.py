@@ -21,6 +21,7 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
+from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
@@ -424,7 +425,7 @@ class SequenceModel:
     def save(self, path: str | Path) -> Path:
         """Write the trained model into a directory: sequence.json and weights.npz. Raises `FileExistsError` if it holds one."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "sequence.json").exists():
             raise FileExistsError(f"{path} already holds a sequence model")
         path.mkdir(parents=True, exist_ok=True)
@@ -441,7 +442,7 @@ class SequenceModel:
     @in_float32
     def load(cls, path: str | Path) -> "SequenceModel":
         """Read a model that `save` has written. Raises `FileNotFoundError` where there is none."""
-        path = Path(path)
+        path = as_path(path)
         if not (path / "sequence.json").exists():
             raise FileNotFoundError(f"{path} holds no sequence model (no sequence.json)")
         content = json.loads((path / "sequence.json").read_text())
