@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .model.bucket import bucket
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
     from .processes.neural import neural
-    from .processes.process import Parameter, approach
+    from .processes.process import Parameter, Pool, approach
 
 _HOME = {
     "open_cube": "data.cube",
@@ -52,11 +53,13 @@ _HOME = {
     "read_source": "data.sources",
     "neural": "processes.neural",
     "Parameter": "processes.process",
+    "Pool": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
     "wroasted": "model.structure",
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
+    "bucket": "model.bucket",
     "keep_memory": "model.devices",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
@@ -76,9 +79,11 @@ __all__ = [
     "HybridModel",
     "Model",
     "Parameter",
+    "Pool",
     "SequenceModel",
     "approach",
     "at_sites",
+    "bucket",
     "build_cube",
     "calibrate",
     "coverage",
