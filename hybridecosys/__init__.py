@@ -15,6 +15,7 @@ if "--xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 if TYPE_CHECKING:
+    from . import plot
     from .data.build import at_sites, build_cube, coverage
     from .data.cube import open_cube
     from .data.export import export, export_callmip, to_alma
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .model.bucket import bucket
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
+    from .model.programs import keep_programs
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
@@ -61,6 +63,7 @@ _HOME = {
     "simulate_grid": "model.grid",
     "bucket": "model.bucket",
     "keep_memory": "model.devices",
+    "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
@@ -72,6 +75,8 @@ _HOME = {
     "write_report": "evaluation.report",
     "HybridEnsemble": "evaluation.uncertainty",
 }
+
+_MODULES = ("plot",)  # of functions that are called as he.plot.series(...)
 
 __all__ = [
     "CrossValidation",
@@ -92,6 +97,7 @@ __all__ = [
     "export",
     "export_callmip",
     "keep_memory",
+    "keep_programs",
     "neural",
     "observations",
     "open_cube",
@@ -109,12 +115,23 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + _near(name))
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
+def _near(name: str) -> str:
+    """The end of the error about a name that there is not; nothing for those that tools look for."""
+    if name.startswith("_"):
+        return ""
+    from .data.names import did_you_mean
+
+    return did_you_mean(name, (*__all__, *_MODULES))
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

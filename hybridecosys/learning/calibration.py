@@ -38,6 +38,7 @@ from .hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from .network import from_bounds, to_bounds
 from .options import CalibrationOptions
 from ..model.inputs import Inputs, records, take_sites
+from ..model.programs import Program
 from ..model.simulate import complete_parameters, in_float32, run, simulate
 from ..model.structure import Model
 
@@ -105,7 +106,7 @@ def _weighted(costs: Mapping[str, Array], weights: Mapping[str, Array], bounded:
     return {t: weights[t] * jnp.where(jnp.isnan(c), 0, c) for t, c in costs.items()}
 
 
-@partial(jax.jit, static_argnames=("model", "learned", "spinup", "bounded"))
+@partial(Program, static=("model", "learned", "spinup", "bounded"))
 def _lane_costs(model, learned, spinup, bounded, weights, x, site, inputs, observed):
     inputs, observed = take_sites(inputs, site), take_sites(observed, site)
     costs = site_costs(_outputs(model, learned, spinup, x, inputs, observed), observed, inputs)
@@ -126,7 +127,7 @@ def _compared(outputs: Mapping[str, Array], inputs: Inputs, observed: Observed) 
     return {**series, "agb": jnp.sum(biomass if inputs.valid is None else jnp.where(inputs.valid, biomass, 0), axis=(0, 1)) / observed.days}
 
 
-@partial(jax.jit, static_argnames=("model", "learned", "spinup", "bounded"))
+@partial(Program, static=("model", "learned", "spinup", "bounded"))
 def _normal_equations(model, learned, spinup, bounded, weights, least, x, site, inputs, observed):
     """What each target adds to the cost (lane,), its gradient (lane, parameter) and Gauss-Newton matrix (lane, parameter, parameter)."""
     inputs, observed = take_sites(inputs, site), take_sites(observed, site)
@@ -375,6 +376,9 @@ class Calibration:
     scores: pd.DataFrame
     periods: pd.DataFrame
     settings: Mapping
+
+    def __repr__(self):
+        return f"<Calibration of {self.model.name}: {len(self.parameters.data_vars)} parameters at {len(self.costs)} sites; lowest cost {self.costs.median():.3f} (median)>"
 
     @property
     def costs(self) -> pd.Series:

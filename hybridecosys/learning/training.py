@@ -32,6 +32,7 @@ from .network import ParameterNetwork
 from .options import TrainingOptions
 from ..model.devices import bring_back, share_out
 from ..model.inputs import Inputs
+from ..model.programs import Program
 from ..model.simulate import run
 from ..model.structure import Model
 
@@ -58,8 +59,8 @@ def site_gradients(model: Model, learned: Mapping[str, Array], inputs: Inputs, o
     return costs, gradient
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8ea
-_simulate_costs = jax.jit(simulate_costs, static_argnames=("model", "spinup"))
-_site_gradients = jax.jit(site_gradients, static_argnames=("model", "spinup", "bounded"))
+_simulate_costs = Program(simulate_costs, static=("model", "spinup"))
+_site_gradients = Program(site_gradients, static=("model", "spinup", "bounded"))
 
 
 def predict(network: nnx.GraphDef, weights, rest, features: Array) -> dict[str, Array]:
