@@ -217,7 +217,7 @@ def model_of(structure: Mapping, model: Model | None, what: str) -> Model:
 
 
 def _older(fingerprint: Mapping) -> dict:
-    """A fingerprint as version 0.2 wrote it: without what processes read and give, and without parameters that have no bounds."""
+    """A fingerprint as it was written before it knew of the wiring: without what processes read and give, and without parameters that have no bounds."""
     bounded = lambda p: not isinstance(p[0], float | int) or None not in p
     return {process: [name, {n: p for n, p in parameters.items() if bounded(p)}, *settings] for process, (name, parameters, _, *settings) in fingerprint.items()}
 
