@@ -24,6 +24,7 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.files import write_arrays, write_table
 from ..data.observations import TARGETS
 from .batches import Batch, Batches
@@ -335,7 +336,7 @@ class Checkpoints:
     """Checkpoints (NPZ, by epoch) and losses of a training in a run directory; those of the last two epochs are kept."""
 
     def __init__(self, run_dir: str | Path):
-        self.run_dir = Path(run_dir)
+        self.run_dir = as_path(run_dir)
         self.folder = self.run_dir / "checkpoints"
 
     @property
