@@ -369,7 +369,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
-    observations(cube, targets, model.driving_variables)
+    observations(cube, targets, model.no_targets)
     table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
