@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .model.bucket import bucket
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
+    from .model.programs import keep_programs
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
     from .processes.neural import neural
-    from .processes.process import Parameter, approach
+    from .processes.process import Parameter, Pool, approach
 
 _HOME = {
     "open_cube": "data.cube",
@@ -53,12 +55,15 @@ _HOME = {
     "read_source": "data.sources",
     "neural": "processes.neural",
     "Parameter": "processes.process",
+    "Pool": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
     "wroasted": "model.structure",
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
+    "bucket": "model.bucket",
     "keep_memory": "model.devices",
+    "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
@@ -79,9 +84,11 @@ __all__ = [
     "HybridModel",
     "Model",
     "Parameter",
+    "Pool",
     "SequenceModel",
     "approach",
     "at_sites",
+    "bucket",
     "build_cube",
     "calibrate",
     "coverage",
@@ -90,6 +97,7 @@ __all__ = [
     "export",
     "export_callmip",
     "keep_memory",
+    "keep_programs",
     "neural",
     "observations",
     "open_cube",

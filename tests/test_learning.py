@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from cubes import put
 from flax import nnx
 
+from hybridecosys.evaluation.metrics import evaluate
 from hybridecosys.learning import batches as batches_of
 from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
@@ -277,3 +279,22 @@ def test_observations_of_held_out_sites_do_not_reach_training(cube):
     b.fit(cube.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
     xr.testing.assert_equal(h.predict_parameters(noise), b.predict_parameters(cube))
     assert set(a.data_vars) == set(wroasted().learned)
+
+
+def test_values_out_of_range_are_treated_as_the_forcing_of_a_model_asks(cube):
+    """One day of absurd observations, one of negative radiation: refused by name, or left out of all that a model does with the cube."""
+    faulty = put(put(cube, "GPP_NT_VUT_REF", -500.0, 0), "SW_IN_F", -0.5, 5)
+    clean = put(put(cube, "GPP_NT_VUT_REF", np.nan, 0), "SW_IN_F", 0.0, 5)
+    with pytest.raises(ValueError, match="GPP_NT_VUT_REF: -500 .* SY-001 .*out_of_range="):
+        fit(hybrid(), faulty, 1, targets=["gpp"])
+    h = hybrid(forcing={"out_of_range": "clip"})
+    with pytest.warns(UserWarning, match="GPP_NT_VUT_REF outside .*1 set missing"):
+        assert same(fit(h, faulty, 1, targets=["gpp"]), fit(hybrid(), clean, 1, targets=["gpp"]))
+    with pytest.warns(UserWarning, match="SW_IN_F outside .*1 clipped"):
+        run = h.simulate(faulty, ["gpp"])
+    xr.testing.assert_equal(run.gpp, h.simulate(clean, ["gpp"]).gpp)
+    with pytest.raises(ValueError, match="out_of_range="):
+        evaluate(run, faulty, ["gpp"], ["daily"])
+    with pytest.warns(UserWarning, match="1 set missing"):
+        scores = evaluate(run, faulty, ["gpp"], ["daily"], out_of_range="missing")
+    assert scores.equals(evaluate(run, clean, ["gpp"], ["daily"]))

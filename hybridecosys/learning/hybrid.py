@@ -20,7 +20,8 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
@@ -29,6 +30,7 @@ from .batches import Batches, Member, validation_batch
 from .network import make_network
 from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs, make_options
 from .training import train
+from ..model.bucket import bucket
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
 from ..model.structure import GREENNESS, Model, wroasted
@@ -39,7 +41,7 @@ class HybridModel:
 
     model: the process model (`wroasted()`). features: names of feature groups (`hybridecosys.data.features.GROUPS`); by default `DEFAULT_GROUPS`; an empty list learns one set of parameters for all sites. seed: of the first weights and of training. learned: names of the parameters
     to learn, by default the model's 36; the others keep their defaults. spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`.
-    forcing: options of `prepare_forcing`. start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
+    forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
     """
 
     @in_float32
@@ -76,14 +78,14 @@ class HybridModel:
         """
         options = make_options(TrainingOptions, {"seed": self.seed, **options})
         check_epochs(epochs)
-        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
+        train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         self._check_overlap(train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
             return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options)
 
     def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options) -> "HybridModel":
         forcing = prepare_forcing(train_cube, **self.forcing_options)
-        observed = observations(train_cube, targets, self.model.driving_variables)
+        observed = observations(train_cube, targets, self.model.no_targets)
         self.learn_features(train_cube, forcing)
         if run_dir is not None:
             self._start_run(run_dir, resume, options, epochs, list(observed.data_vars), train_cube, valid_cube)
@@ -113,7 +115,7 @@ class HybridModel:
         has dimensions of its own (`NAME_dim_0`, ...) and no site.
         """
         self._require_trained()
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         features = self._encode(cube, None)
         self.network.eval()
         values = self.network(features.values.astype(np.float32))
@@ -131,14 +133,14 @@ class HybridModel:
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the process model at the sites of a cube with the predicted parameters (see `hybridecosys.simulate`)."""
         self._require_trained()
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         forcing = prepare_forcing(cube, **self.forcing_options)
         return simulate(self.model, forcing, self.predict_parameters(cube), spinup=self.spinup, outputs=outputs, dtype=dtype)
 
     def save(self, path: str | Path, replace: bool = False) -> Path:
         """Write the trained model into a directory: hybrid.json and weights.npz. Raises `FileExistsError` if it holds one, unless to `replace` it."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "hybrid.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a hybrid model")
         path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,7 @@ class HybridModel:
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
         """
-        path = Path(path)
+        path = as_path(path)
         if not (path / "hybrid.json").exists():
             raise FileNotFoundError(f"{path} holds no hybrid model (no hybrid.json)")
         content = json.loads((path / "hybrid.json").read_text())
@@ -204,13 +206,21 @@ def model_of(structure: Mapping, model: Model | None, what: str) -> Model:
     """The model that a file was made with: `model`, or that of the package's own whose fingerprint is `structure`, as JSON holds it.
 
     Raises `ValueError`, beginning with `what`, for another one; it names the processes that differ."""
-    mine = [model] if model is not None else [wroasted(greenness=g) for g in GREENNESS]
+    mine = [model] if model is not None else [*(wroasted(greenness=g) for g in GREENNESS), bucket()]
     prints = [json.loads(json.dumps(m.for_training().fingerprint())) for m in mine]
+    if not any("reads" in part for entry in structure.values() for part in entry[2:]):
+        prints = [_older(found) for found in prints]
     for m, found in zip(mine, prints):
         if found == structure:
             return m
     differ = min((sorted({k for k in {*found, *structure} if found.get(k) != structure.get(k)}) for found in prints), key=len)
     raise ValueError(f"{what} of another model: {', '.join(differ)} differ; pass the model it was made with")
+
+
+def _older(fingerprint: Mapping) -> dict:
+    """A fingerprint as it was written before it knew of the wiring: without what processes read and give, and without parameters that have no bounds."""
+    bounded = lambda p: not isinstance(p[0], float | int) or None not in p
+    return {process: [name, {n: p for n, p in parameters.items() if bounded(p)}, *settings] for process, (name, parameters, _, *settings) in fingerprint.items()}
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #55411580b
 @contextmanager
@@ -223,7 +233,7 @@ def run_directory(run_dir: str | Path | None, resume: bool, *, file: str = "conf
             raise ValueError("resume needs the run directory to resume from")
         yield None
         return
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     if resume and not (run_dir / file).exists():
         raise FileNotFoundError(f"{run_dir} holds no run to resume (no {file})")
     if not resume and (run_dir / file).exists():

@@ -27,11 +27,12 @@ import xarray as xr
 import zarr
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from .devices import keep_memory, widen
 from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
-from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
+from .simulate import check_parameters, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 
@@ -292,7 +293,7 @@ def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.nd
     sites, n_time, n = forcing.site.values, forcing.sizes["time"], forcing.sizes["site"]
     record = _complete_record(forcing)
     values = complete_parameters(job.model, parameters, sites)
-    check_co2_response(values, forcing)
+    check_parameters(job.model, values, forcing)
     with jax.enable_x64(job.dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(job.dtype), packed=False, spinup=job.spinup != "none", record=record)
         inputs, _ = widen(inputs, sites=job.lanes)
@@ -413,7 +414,7 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     forcing = plain_dates(forcing)
-    store, cells = Path(store), cell_dims(forcing)
+    store, cells = as_path(store), cell_dims(forcing)
     check_grid(forcing, cells)
     if spinup != "none" and forcing.sizes["time"] < YEAR:
         raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
