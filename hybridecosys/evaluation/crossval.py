@@ -32,7 +32,7 @@ from ..data.observations import observations
 from .experiment import load_cube, logged, start_run, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
-from .options import CrossvalOptions, select_options
+from .options import WITHIN, CrossvalOptions, select_options
 from .pieces import KNOWN, METHODS, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
 from .report import write_report
 from .summary import describe_parameters, score_table
@@ -293,7 +293,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
 
 def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
                    workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
                    network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
                    forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
@@ -301,7 +301,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
 
     Parameters
     ----------
-    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
+    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
         validation sites (the default) all other sites train.
     methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
@@ -325,7 +325,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     if workers > 1:
         check_main()
     run_dir, cube = Path(run_dir).absolute(), canonical(cube)
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
     if not resume and used(run_dir, but=("options.json", "log.txt")):
@@ -344,7 +344,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     return CrossValidation.load(run_dir, cube, study.model)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
-def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
     network = network or NetworkOptions()
@@ -369,7 +369,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
     observations(cube, targets, model.driving_variables)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
+    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
@@ -412,7 +412,7 @@ def crossval_report(options: CrossvalOptions) -> str:
         unused(out)
     cube = load_cube(options, options.spinup)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
-    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
+    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "within", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
     with locked(out):
