@@ -33,7 +33,7 @@ from .experiment import load_cube, logged, start_run, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
 from .options import WITHIN, CrossvalOptions, select_options
-from .pieces import KNOWN, METHODS, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
+from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
 from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, parameter_spread
@@ -41,6 +41,7 @@ from ..learning.calibration import Calibration, CalibrationOptions
 from ..learning.hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions
 from ..learning.sequence import SequenceModel, SequenceOptions
+from ..learning.trees import TreesModel
 from ..model.devices import MALLOC_KEPT
 from ..model.structure import Model, wroasted
 
@@ -169,7 +170,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
         kept |= {name: _read_csv(f) for name in ("coverage", "flux_spread") if (f := study.folder(Unit("ensemble")) / f"{name}.csv").is_file()}
     for name, table in kept.items():
         write_table(path / f"{name}.csv", table)
-    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
+    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "site", *PLAIN)), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         write_dataset(path / "parameters.nc", values.isel(site=np.isin(values.fold, study.rounds()[0])))
@@ -216,17 +217,17 @@ class CrossValidation:
 
         Those of `by_type` have the coordinate fallback: whether the site's plant type was not among the training sites."""
         self._require(method)
-        if method == "sequence":
-            raise ValueError("the sequence network has no parameters")
+        if method in PLAIN:
+            raise ValueError(f"method {method} has no process model, and so no parameters")
         return predicted_parameters(self.study, method)
 
-    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel:
+    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel | TreesModel:
         "The trained model of a method and fold."
         self._require(method)
         if method in ("default", "site") or fold not in self.study.names:
             raise ValueError(f"no model was trained for {method} in fold {fold!r}; folds are {', '.join(self.study.names)}")
         folder = fold_folder(self.study, method, fold)
-        return SequenceModel.load(folder) if method == "sequence" else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
+        return PLAIN[method].load(folder) if method in PLAIN else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
 
     def simulate(self, method: str, folds: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
         """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters; of the ensemble mean and, as NAME_spread, standard
@@ -307,7 +308,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         added. `resume` may name more methods than were begun with.
     run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid` and `sequence` (None: the default groups that the cube carries). targets: to learn from;
+    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
         by default all. All that the cube carries are scored.
     one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
@@ -365,7 +366,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     for method in methods:
         if method not in ("default", "global", "site"):
             site_features(cube, groups=features_of(method, features))
-    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
+    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "site", *PLAIN)) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
     observations(cube, targets, model.driving_variables)

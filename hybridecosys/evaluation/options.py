@@ -148,7 +148,7 @@ class CrossvalOptions(LearnOptions):
     min_sites: int = 5
     """Plant types and climates with fewer sites are left out with their relatives."""
     methods: tuple[str, ...] = ("default", "global", "by_type", "hybrid")
-    """Out of default, global, by_type, hybrid, ensemble, sequence, site, and only:GROUP, without:GROUP and with:GROUP for groups of features. --resume may name more."""
+    """Out of default, global, by_type, hybrid, ensemble, sequence, trees, site, and only:GROUP, without:GROUP and with:GROUP for groups of features. --resume may name more."""
     together: int = 5
     """Folds that are trained in one program: the piece of work that one process does."""
     members: int = 4
