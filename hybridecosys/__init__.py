@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .learning.trees import TreesModel
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.simulate import simulate
@@ -61,6 +62,7 @@ _HOME = {
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
+    "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
@@ -77,6 +79,7 @@ __all__ = [
     "Model",
     "Parameter",
     "SequenceModel",
+    "TreesModel",
     "approach",
     "at_sites",
     "build_cube",

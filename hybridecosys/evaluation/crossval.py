@@ -377,7 +377,7 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
                 "sequence_training": dict({**SEQUENCE, "most_epochs": SEQUENCE_EPOCHS} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
+                                      "structure": HybridModel(model, [], spinup=spinup).structure.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods

@@ -27,7 +27,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .batches import Batches, Member, validation_batch
 from .network import make_network
-from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs
+from .options import EPOCHS, SHARED, NetworkOptions, TrainingOptions, check_epochs
 from .training import train
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
@@ -39,19 +39,22 @@ class HybridModel:
 
     model: the process model (`wroasted()`). features: names of feature groups (`hybridecosys.data.features.GROUPS`); by default `DEFAULT_GROUPS`; an empty list learns one set of parameters for all sites. seed: of the first weights and of training. learned: names of the parameters
     to learn, by default the model's 36; the others keep their defaults. spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`.
-    forcing: options of `prepare_forcing`. start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
+    shared: names of further parameters, learned once for all sites; by default those of `SHARED` that the model has, and none where `learned` is given. forcing: options of `prepare_forcing`. start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
     """
 
     @in_float32
     def __init__(self, model: Model, features: Sequence[str] | None = None, seed: int = 0, *, learned: Sequence[str] | None = None,
                  spinup: str = "accelerated", network: NetworkOptions | None = None, forcing: Mapping | None = None,
-                 start: Mapping[str, float] | None = None):
+                 start: Mapping[str, float] | None = None, shared: Sequence[str] | None = None):
         if spinup not in SPINUPS:
             raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
-        self.model = model.for_training()
+        self.structure = model.for_training()
+        table = self.structure.parameter_table
+        self.shared = tuple(n for n in SHARED if learned is None and n in table and table[n].scope == "fixed") if shared is None else tuple(shared)
+        self.model = self.structure.with_scope(dict.fromkeys(self.shared, "global"))
         self.features = None if features is None else (check_groups(features) if len(features) else [])
         self.seed, self.spinup = seed, spinup
-        self.learned = self.model.learned if learned is None else tuple(learned)
+        self.learned = self.model.learned if learned is None else tuple(dict.fromkeys((*learned, *self.shared)))
         self.network_options = network or NetworkOptions()
         self.forcing_options = self.model.forcing_options(forcing)
         self.start = {str(name): np.asarray(value, float).tolist() for name, value in (start or {}).items()}
@@ -163,7 +166,7 @@ class HybridModel:
         content = json.loads((path / "hybrid.json").read_text())
         model = model_of(content["structure"], model, f"{path} holds a hybrid")
         hybrid = cls(model, content["features"], content["seed"], learned=content["learned"], spinup=content["spinup"],
-                     network=NetworkOptions(**content["network"]), forcing=content["forcing"], start=content["start"])
+                     network=NetworkOptions(**content["network"]), forcing=content["forcing"], start=content["start"], shared=content["shared"])
         hybrid.encoder = None if content["encoder"] is None else FeatureEncoder.from_dict(content["encoder"])
         hybrid.network = make_network(hybrid.model, 0 if hybrid.encoder is None else len(hybrid.encoder.names), hybrid.learned, hybrid.network_options, hybrid.seed)
         state = nnx.state(hybrid.network, nnx.Param)
@@ -189,7 +192,7 @@ class HybridModel:
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
     def _identity(self) -> dict:
-        return {"structure": self.model.fingerprint(), "learned": list(self.learned), "features": self.features, "seed": self.seed, "spinup": self.spinup,
+        return {"structure": self.structure.fingerprint(), "learned": list(self.learned), "shared": list(self.shared), "features": self.features, "seed": self.seed, "spinup": self.spinup,
                 "start": self.start, "network": asdict(self.network_options)}
 
     def _start_run(self, run_dir: Path, resume: bool, options: TrainingOptions, epochs: int, targets, train_cube, valid_cube) -> None:

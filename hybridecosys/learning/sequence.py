@@ -27,7 +27,7 @@ from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
-from .batches import Member
+from .batches import Member, noisy
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
 from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs
@@ -159,7 +159,7 @@ class WindowBatches:
 
     def __init__(self, member: Member, records: Records, options: SequenceOptions, batch_size: int):
         self.members, self.records, self.options = [member], records, options
-        self.features = member.features.sel(site=list(records.sites)).values.astype(np.float32)
+        self.features, self.noisy = member.features.sel(site=list(records.sites)).values.astype(np.float32), noisy([member])[0]
         self.spread = spreads(records)
         if empty := [t for t, s in self.spread.items() if not np.isfinite(s).any()]:
             long = (np.isfinite(records.observed[empty[0]]).sum(1) >= MIN_DAYS).any()
@@ -195,7 +195,7 @@ class WindowBatches:
             mask[target] = np.isfinite(y) & np.isfinite(spread)
             observed[target] = np.where(mask[target], y, 0)
             variance[target] = np.where(np.isfinite(spread), spread / self.days[target][rows].clip(1), 0).astype(np.float32)
-        arrays = {"weather": weather, "features": self.features[rows], "observed": observed, "mask": mask, "variance": variance}
+        arrays = {"weather": weather, "features": self.features[rows], "noisy": self.noisy, "observed": observed, "mask": mask, "variance": variance}
         arrays |= {"agb": r.agb[rows]} if r.agb is not None else {}
         return Windows(tuple(r.sites[s] for s in rows), np.ones((1, len(rows)), bool), arrays)
 
@@ -219,7 +219,7 @@ def window_costs(outputs: Mapping[str, Array], b: Mapping) -> dict[str, Array]:
 def _gradients(graph, weights, rest, b, scale, key, noise, importance, outputs, bounded, warmup):
     """Costs of each target, (window,), and the gradient of their mean total with respect to the weights."""
     jitter, drop = jax.random.split(key)
-    features = b["features"] + noise * jax.random.normal(jitter, b["features"].shape)
+    features = b["features"] + noise * b["noisy"] * jax.random.normal(jitter, b["features"].shape)
 
     def cost(weights):
         net = nnx.merge(graph, weights, rest)
