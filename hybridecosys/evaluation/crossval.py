@@ -147,7 +147,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     scores = pd.concat(tables, ignore_index=True)
     sites = site_table(study.cube)
     sites["split"] = sites.site.map(lambda s: "test" if s in set(scores.site) else "train")
-    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m != "site"]
+    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m not in ("site", "trees")]
     drawn = [m for m in order if m in KNOWN] or order[:5]
     cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in drawn], ignore_index=True)
     cycles = cycles.drop_duplicates(["site", "target", "series", "day"])
