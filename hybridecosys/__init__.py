@@ -15,6 +15,7 @@ if "--xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 if TYPE_CHECKING:
+    from . import plot
     from .data.build import at_sites, build_cube, coverage
     from .data.cube import open_cube
     from .data.export import export, export_callmip, to_alma
@@ -72,6 +73,8 @@ _HOME = {
     "HybridEnsemble": "evaluation.uncertainty",
 }
 
+_MODULES = ("plot",)  # of functions that are called as he.plot.series(...)
+
 __all__ = [
     "CrossValidation",
     "HybridEnsemble",
@@ -107,12 +110,23 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + _near(name))
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
+def _near(name: str) -> str:
+    """The end of the error about a name that there is not; nothing for those that tools look for."""
+    if name.startswith("_"):
+        return ""
+    from .data.names import did_you_mean
+
+    return did_you_mean(name, (*__all__, *_MODULES))
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -52,8 +52,11 @@ def test_public_names():
     for name in hybridecosys.__all__:
         assert callable(getattr(hybridecosys, name)), name
         assert name in dir(hybridecosys)
-    with pytest.raises(AttributeError, match="simulat"):
+    for name in hybridecosys._MODULES:
+        assert getattr(hybridecosys, name).__all__ and name in dir(hybridecosys)
+    with pytest.raises(AttributeError, match="did you mean 'simulate'"):
         _ = hybridecosys.simulat
+    assert not hasattr(hybridecosys, "_repr_html_")
 
 
 def test_public_names_of_the_version_before_are_still_there():
@@ -76,7 +79,10 @@ def test_names_for_editors_are_the_lazy_ones():
     blocks = (n for n in ast.parse((ROOT / "hybridecosys/__init__.py").read_text()).body if isinstance(n, ast.If))
     block = next(n for n in blocks if getattr(n.test, "id", "") == "TYPE_CHECKING")
     shown = {alias.name: node.module for node in block.body for alias in node.names}
-    assert shown == hybridecosys._HOME and sorted(shown) == sorted(hybridecosys.__all__)
+    modules = {name for name, module in shown.items() if module is None}
+    assert modules == set(hybridecosys._MODULES)
+    names = {name: module for name, module in shown.items() if name not in modules}
+    assert names == hybridecosys._HOME and sorted(names) == sorted(hybridecosys.__all__)
 
 
 def test_version_is_that_of_settings_and_citation():

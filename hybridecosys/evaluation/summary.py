@@ -137,6 +137,28 @@ class RunFiles:
     log: str | None = None
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
+    def __repr__(self):
+        return f"<run in {self.path}: {'; '.join(f'{k} {v}' for k, v in _facts(self).items())}>"
+
+    def _repr_html_(self) -> str:
+        from hybridecosys.learning.hybrid import as_html
+
+        more = {"scores": score_table(self.scores)} if self.scores is not None and len(self.scores) else {}
+        return as_html(f"Run directory {self.path}", _facts(self), more | {k: v for k, v in self.tables.items() if k not in more})
+
+
+def _facts(run: RunFiles) -> dict[str, str]:
+    "What a run directory holds, in a line for each of its parts."
+    rows = {"holds": ", ".join(file for name, file, _ in FILES if getattr(run, name) is not None)}
+    if run.scores is not None:
+        kinds = run.scores.split.value_counts().index if "split" in run.scores else ()
+        rows |= {"methods": ", ".join(dict.fromkeys(run.scores.method)) if "method" in run.scores else "one", "scored": f"{run.scores.site.nunique()} sites"
+                 + (f" ({', '.join(kinds)})" if len(kinds) else ""), "targets": ", ".join(dict.fromkeys(run.scores.target))}
+    if run.losses is not None and "epoch" in run.losses:
+        total = run.losses[run.losses.target == "total"].groupby("split").loss.last()
+        rows["training"] = f"{run.losses.epoch.max()} epochs; cost at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in total.items())
+    return rows
+
 
 def read_run(run_dir: str | Path) -> RunFiles:
     """Read a run directory.

@@ -376,6 +376,9 @@ class Calibration:
     periods: pd.DataFrame
     settings: Mapping
 
+    def __repr__(self):
+        return f"<Calibration of {self.model.name}: {len(self.parameters.data_vars)} parameters at {len(self.costs)} sites; lowest cost {self.costs.median():.3f} (median)>"
+
     @property
     def costs(self) -> pd.Series:
         """The lowest cost found, by site."""
