@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .learning.trees import TreesModel
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
+    from .model.programs import keep_programs
     from .model.simulate import simulate
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
@@ -60,6 +61,7 @@ _HOME = {
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
     "keep_memory": "model.devices",
+    "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
@@ -93,6 +95,7 @@ __all__ = [
     "export",
     "export_callmip",
     "keep_memory",
+    "keep_programs",
     "neural",
     "observations",
     "open_cube",

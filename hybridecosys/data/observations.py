@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .cube import VARIABLES, canonical, check_choice, drop_leap_days, keep_notes, settle_bounds
+from .choices import OUT_OF_RANGE, OutOfRange, check_choice
+from .cube import VARIABLES, canonical, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/07_observations.ipynb #9a670b52
@@ -54,7 +55,7 @@ def _target(cube: xr.Dataset, target: str, out_of_range: str) -> tuple[xr.DataAr
     return values.rename(target).assign_attrs(attrs), [n for n in (note, more) if n]
 
 # %% ../../nbs/01_data/07_observations.ipynb #obswhole1
-def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = "error") -> xr.Dataset:
+def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
@@ -73,7 +74,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
     if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
         raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
     wanted = [t for t in wanted if TARGETS.variable[t] not in without]
-    check_choice(out_of_range)
+    check_choice(OutOfRange, out_of_range=out_of_range)
     cube, notes = drop_leap_days(canonical(cube)), []
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:

@@ -25,11 +25,12 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.features import check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.observations import observations
-from .experiment import load_cube, logged, start_run, true_parameters, unused
+from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
 from .options import WITHIN, CrossvalOptions, select_options
@@ -257,11 +258,11 @@ class CrossValidation:
         """Read a finished cross-validation. cube: to simulate again; model: where it is none of the package's own.
 
         Raises `FileNotFoundError` where there is none, `ValueError` for another cube."""
-        path = Path(run_dir)
+        path = as_path(run_dir)
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        cube = None if cube is None else canonical(cube)
+        cube = None if cube is None else settled(cube, settings["forcing"])
         if cube is not None and fingerprint(cube) != settings["cube"]:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model_of(settings["structure"], model, f"{path} holds a cross-validation"))
@@ -315,7 +316,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         directory. Neither changes the result.
     calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
     network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
-    forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
+    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
     Raises `RuntimeError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
     naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
@@ -325,7 +326,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir, cube = Path(run_dir).absolute(), canonical(cube)
+    run_dir, cube = as_path(run_dir).absolute(), settled(cube, forcing)
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
@@ -406,7 +407,7 @@ def _keep_folds(study: Study) -> None:
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
     "`cross_validate` as the command asks for it, and the report of its run directory; returns the table of scores and where the rest is."
-    out = Path(options.out)
+    out = as_path(options.out)
     if options.resume and not (out / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {out}: it has no options.json")
     if not options.resume:
@@ -418,9 +419,11 @@ def crossval_report(options: CrossvalOptions) -> str:
 
     with locked(out):
         start_run(out if options.resume else unused(out), replace(options, resume=False))
+        with logged(out):
+            tell_changes(cube)
         try:
             result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap}, model=wroasted(greenness=options.greenness),
+                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing=forcing_options(options), model=wroasted(greenness=options.greenness),
                                     **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
         except Exception:
             if not (out / "config.json").is_file():  # refused before any work

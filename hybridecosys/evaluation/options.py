@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.choices import ON_GAP, OUT_OF_RANGE, OnGap, OutOfRange, as_path
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, at_least, check_epochs
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #fa1821b1
@@ -32,8 +33,10 @@ class CubeOptions:
     """Years of the synthetic cube."""
     seed: int = 0
     """Seed of everything random."""
-    on_gap: Literal["error", "longest"] = "error"
+    on_gap: OnGap = ON_GAP
     """A gap in the forcing too long to be interpolated: an error, or cut the site to its longest complete stretch."""
+    out_of_range: OutOfRange = OUT_OF_RANGE
+    """A value outside the bounds of its variable: an error, a gap, or set to the bound where it is near it; what was changed is told."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -242,10 +245,11 @@ def read_options(path: str | os.PathLike, options: type) -> dict:
     """Options from a JSON file, an object of option names.
 
     Raises FileNotFoundError, or ValueError naming the file and an unknown key or broken JSON."""
-    if not Path(path).is_file():
+    path = as_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"no file of options at {path}")
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        given = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(given, dict):
             raise ValueError("not an object of options")
         return check_keys(given, options)

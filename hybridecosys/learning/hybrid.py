@@ -21,7 +21,8 @@ import pandas as pd
 import xarray as xr
 from flax import nnx
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
@@ -46,7 +47,8 @@ class HybridModel:
 
     model: the process model (`wroasted()`). features: names of feature groups (`hybridecosys.data.features.GROUPS`); by default `DEFAULT_GROUPS`; an empty list learns one set of parameters for all sites. seed: of the first weights and of training. learned: names of the parameters
     to learn, by default the model's 36; the others keep their defaults. spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`.
-    shared: names of further parameters, learned once for all sites; by default those of `SHARED` that the model has, and none where `learned` is given. forcing: options of `prepare_forcing`. start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
+    shared: names of further parameters, learned once for all sites; by default those of `SHARED` that the model has, and none where `learned` is given.
+    forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
     """
 
     @in_float32
@@ -86,7 +88,7 @@ class HybridModel:
         """
         options = TrainingOptions(**{"seed": self.seed, **options})
         check_epochs(epochs)
-        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
+        train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         self._check_overlap(train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
             return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options)
@@ -123,7 +125,7 @@ class HybridModel:
         has dimensions of its own (`NAME_dim_0`, ...) and no site.
         """
         self._require_trained()
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         features = self._encode(cube, None)
         self.network.eval()
         values = self.network(features.values.astype(np.float32))
@@ -141,14 +143,14 @@ class HybridModel:
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the process model at the sites of a cube with the predicted parameters (see `hybridecosys.simulate`)."""
         self._require_trained()
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         forcing = prepare_forcing(cube, **self.forcing_options)
         return simulate(self.model, forcing, self.predict_parameters(cube), spinup=self.spinup, outputs=outputs, dtype=dtype)
 
     def save(self, path: str | Path, replace: bool = False) -> Path:
         """Write the trained model into a directory: hybrid.json and weights.npz. Raises `FileExistsError` if it holds one, unless to `replace` it."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "hybrid.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a hybrid model")
         path.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ class HybridModel:
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
         """
-        path = Path(path)
+        path = as_path(path)
         if not (path / "hybrid.json").exists():
             raise FileNotFoundError(f"{path} holds no hybrid model (no hybrid.json)")
         content = json.loads((path / "hybrid.json").read_text())
@@ -233,7 +235,7 @@ def run_directory(run_dir: str | Path | None, resume: bool, *, file: str = "conf
             raise ValueError("resume needs the run directory to resume from")
         yield None
         return
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     if resume and not (run_dir / file).exists():
         raise FileNotFoundError(f"{run_dir} holds no run to resume (no {file})")
     if not resume and (run_dir / file).exists():

@@ -21,7 +21,8 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
@@ -352,7 +353,7 @@ class SequenceModel:
         """
         options = TrainingOptions(**{"seed": self.seed, **SEQUENCE, **options})
         check_epochs(epochs)
-        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
+        train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
             raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
         with run_directory(run_dir, resume) as run_dir:
@@ -415,7 +416,7 @@ class SequenceModel:
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
             raise KeyError(f"output {unknown[0]!r} was not learned; the model predicts {', '.join(self.outputs)}")
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         there = self._forcing(cube, forcing)
         r = make_records(there, None, self.options.warmup, self.extra)
         graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
@@ -432,7 +433,7 @@ class SequenceModel:
     def save(self, path: str | Path) -> Path:
         """Write the trained model into a directory: sequence.json and weights.npz. Raises `FileExistsError` if it holds one."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "sequence.json").exists():
             raise FileExistsError(f"{path} already holds a sequence model")
         path.mkdir(parents=True, exist_ok=True)
@@ -449,7 +450,7 @@ class SequenceModel:
     @in_float32
     def load(cls, path: str | Path) -> "SequenceModel":
         """Read a model that `save` has written. Raises `FileNotFoundError` where there is none."""
-        path = Path(path)
+        path = as_path(path)
         if not (path / "sequence.json").exists():
             raise FileNotFoundError(f"{path} holds no sequence model (no sequence.json)")
         content = json.loads((path / "sequence.json").read_text())

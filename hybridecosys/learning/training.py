@@ -24,6 +24,7 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.files import write_arrays, write_table
 from ..data.observations import TARGETS
 from .batches import Batch, Batches, noisy
@@ -32,6 +33,7 @@ from .network import ParameterNetwork
 from .options import TrainingOptions
 from ..model.devices import bring_back, share_out
 from ..model.inputs import Inputs
+from ..model.programs import Program
 from ..model.simulate import run
 from ..model.structure import Model
 
@@ -58,8 +60,8 @@ def site_gradients(model: Model, learned: Mapping[str, Array], inputs: Inputs, o
     return costs, gradient
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8ea
-_simulate_costs = jax.jit(simulate_costs, static_argnames=("model", "spinup"))
-_site_gradients = jax.jit(site_gradients, static_argnames=("model", "spinup", "bounded"))
+_simulate_costs = Program(simulate_costs, static=("model", "spinup"))
+_site_gradients = Program(site_gradients, static=("model", "spinup", "bounded"))
 
 
 def predict(network: nnx.GraphDef, weights, rest, features: Array) -> dict[str, Array]:
@@ -333,7 +335,7 @@ class Checkpoints:
     """Checkpoints (NPZ, by epoch) and losses of a training in a run directory; those of the last two epochs are kept."""
 
     def __init__(self, run_dir: str | Path):
-        self.run_dir = Path(run_dir)
+        self.run_dir = as_path(run_dir)
         self.folder = self.run_dir / "checkpoints"
 
     @property

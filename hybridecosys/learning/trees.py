@@ -20,7 +20,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from ..data.cube import canonical
+from ..data.choices import as_path
+from ..data.cube import settled
 from ..data.features import FeatureEncoder, check_groups
 from ..data.files import replaced, write_json
 from ..data.forcing import prepare_forcing
@@ -96,7 +97,7 @@ class StoredTrees:
     def save(self, path: str | Path) -> Path:
         """Write the trained model into a directory: trees.json and trees.joblib. Raises `FileExistsError` if it holds one."""
         self._require_trained()
-        path = Path(path)
+        path = as_path(path)
         if (path / "trees.json").exists():
             raise FileExistsError(f"{path} already holds boosted trees")
         path.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class StoredTrees:
         """Read what `save` has written, with the same scikit-learn. Like any joblib file it can hold a program: read your own.
 
         Raises `FileNotFoundError` where there is none, and `ValueError` for another version of scikit-learn."""
-        path = Path(path)
+        path = as_path(path)
         if not (path / "trees.json").exists():
             raise FileNotFoundError(f"{path} holds no boosted trees (no trees.json)")
         content = json.loads((path / "trees.json").read_text())
@@ -158,7 +159,7 @@ class TreesModel(StoredTrees):
         Raises `ValueError` for a target that is an input, for one that is not daily, and where no site has enough days of it."""
         if targets is not None and "agb" in targets:
             raise ValueError("target agb is one number for a site; trees of days have nothing to learn from it")
-        cube = canonical(train_cube)
+        cube = settled(train_cube, self.forcing_options)
         seen = observations(cube, targets, [v for name in self.extra for v in EXTRA_FORCING[name].inputs]).drop_vars("agb", errors="ignore")
         there = self._forcing(cube, forcing)
         self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(cube, there)
@@ -174,7 +175,7 @@ class TreesModel(StoredTrees):
         wanted = tuple(self.trees if outputs is None else [outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.trees]:
             raise KeyError(f"output {unknown[0]!r} was not learned; the model predicts {', '.join(self.trees)}")
-        cube = canonical(cube)
+        cube = settled(cube, self.forcing_options)
         there = self._forcing(cube, forcing)
         table, _, site, day = daily_table(there, self._encode(cube, there), self.extra)
         run = xr.Dataset(coords={"site": there.site, "time": there.time, **{n: there[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in there and there[n].dims == ("site",)}})

@@ -28,6 +28,7 @@ import xarray as xr
 import zarr
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from ..data.greenness import EXTRA_FORCING
@@ -423,7 +424,7 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     forcing = plain_dates(forcing)
-    store, cells = Path(store), cell_dims(forcing)
+    store, cells = as_path(store), cell_dims(forcing)
     check_grid(forcing, cells, model)
     if spinup != "none" and forcing.sizes["time"] < YEAR:
         raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")

@@ -25,6 +25,7 @@ from .. import __version__
 from ..data.export import CONVENTIONS, NAMES
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs, records
+from .programs import Program
 from .spinup import SPINUPS, bind, spin_up
 from .structure import ATTRIBUTES, BALANCES, CARBON_POOLS, FORCING, MEMORY, OUTPUTS, SOIL, STATE, VARIABLES, WATER_POOLS, Model, State
 from .timeloop import OPEN, Dynamics, ahead, integrate, weather_values
@@ -43,7 +44,7 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
     return integrate(dynamics, state, inputs.forcing, inputs.schedule, inputs.valid, outputs)
 
 
-_run = jax.jit(run, static_argnames=("model", "spinup", "outputs"))
+_run = Program(run, static=("model", "spinup", "outputs"))
 
 
 def for_sites(x: Array, n: int) -> Array:

@@ -1,0 +1,113 @@
+"""Compiled programs that are kept in files: found again, equal to the bit, and only where they are the same."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from hybridecosys import keep_programs, prepare_forcing, wroasted
+from hybridecosys.data.weather import synthetic_weather
+from hybridecosys.model import timeloop
+from hybridecosys.model.inputs import make_inputs
+from hybridecosys.model.programs import Program, fingerprint, program_folder
+from hybridecosys.model.simulate import run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+SCALE = 2.0
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of programs; JAX's own cache is left out, since what it has read cannot be written again."""
+    jaxs = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    monkeypatch.setenv("HYBRIDECOSYS_PROGRAMS", str(tmp_path))
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", jaxs)
+    compilation_cache.reset_cache()
+
+
+def files(folder) -> list:
+    return sorted(folder.glob("*/*.program"))
+
+
+@pytest.fixture
+def lowered():
+    """What JAX lowers from now on; a program that is not traced is not lowered."""
+    events = []
+    listen = lambda event, *_, **__: events.append(event) if "jaxpr_to_mlir_module" in event else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def same(a, b) -> bool:
+    return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))
+
+
+@pytest.fixture(scope="module")
+def month():
+    """Arguments of `run`: one site, three days, no spin-up."""
+    weather = prepare_forcing(synthetic_weather(n_sites=1, years=1)).isel(time=slice(0, 3))
+    return wroasted("smooth"), {n: np.float32(p.default) for n, p in wroasted().parameter_table.items()}, make_inputs(weather, spinup=False, block=3), "none", ("gpp", "leaf")
+
+
+def slope(model, parameters, inputs, spinup, outputs):
+    """A gradient through the days."""
+    return jax.grad(lambda p: sum(x.sum() for x in run(model, p, inputs, spinup, outputs)[1].values()))(parameters)
+
+
+@pytest.mark.parametrize("function", [run, slope])
+def test_a_program_from_a_file_gives_the_same_bits_and_traces_nothing(folder, month, lowered, monkeypatch, function):
+    static = ("model", "spinup", "outputs")
+    expected = Program(function, static)(*month)
+    assert len(files(folder)) == 1
+    assert lowered
+    lowered.clear()
+    assert same(Program(function, static)(*month), expected) and not lowered and len(files(folder)) == 1
+    if function is run:
+        assert same(jax.jit(run, static_argnames=static)(*month), expected) and lowered
+        monkeypatch.setattr(timeloop, "GRADIENT_BOUND", 1e9)  # a constant that is another one: another program
+        Program(run, static)(*month)
+        assert len(files(folder)) == 2
+
+
+def test_a_damaged_file_and_a_folder_that_cannot_be_written_to(folder, month):
+    new = lambda: Program(run, ("model", "spinup", "outputs"))
+    expected = new()(*month)
+    (file,) = files(folder)
+    whole = file.read_bytes()
+    for content in (b"", whole[:100], whole[:-1] + bytes([whole[-1] ^ 1])):
+        file.write_bytes(content)
+        assert same(new()(*month), expected) and len(file.read_bytes()) > 1000
+    assert oct(file.parent.stat().st_mode)[-3:] == "700"
+    blocked = folder / "blocked"
+    blocked.write_text("a file where a folder should be")
+    keep_programs(blocked)
+    with pytest.warns(UserWarning, match="cannot be kept.*HYBRIDECOSYS_PROGRAMS=no"):
+        assert same(new()(*month), expected)
+    keep_programs(False)
+    assert program_folder() is None and os.environ["HYBRIDECOSYS_PROGRAMS"] == "no"
+    assert same(new()(*month), expected)
+
+
+def test_functions_of_a_user_are_told_apart_by_what_they_compute(monkeypatch):
+    def helped(vpd_day):
+        return helper(vpd_day) * SCALE
+
+    def helper(x):
+        return 1 / (1 + x)
+
+    replaced = lambda f: fingerprint(wroasted().replace(gpp_vpd=f))
+    first = replaced(helped)
+    assert first == replaced(helped) != fingerprint(wroasted())
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    second = replaced(helped)
+    helper = lambda x: 1 / (2 + x)  # noqa: E731, F811
+    assert len({first, second, replaced(helped)}) == 3
+    unknown = object()
+    with pytest.raises(TypeError, match="no fingerprint"):
+        replaced(lambda vpd_day: unknown)
