@@ -17,6 +17,7 @@ from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.network import NetworkOptions
+from hybridecosys.learning.options import SHARED
 from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
