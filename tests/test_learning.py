@@ -294,7 +294,7 @@ def test_observations_of_held_out_sites_do_not_reach_training(cube):
     b = hybrid()
     b.fit(cube.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
     xr.testing.assert_equal(h.predict_parameters(noise), b.predict_parameters(cube))
-    assert set(a.data_vars) == set(wroasted().learned)
+    assert set(a.data_vars) == {*wroasted().learned, *SHARED}
 
 
 def test_values_out_of_range_are_treated_as_the_forcing_of_a_model_asks(cube):
