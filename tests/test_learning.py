@@ -142,7 +142,7 @@ def test_what_one_site_cannot_tell_is_learned_once_for_all(cube, tmp_path):
     h = hybrid()
     assert set(h.shared) == set(SHARED) <= set(h.learned) and set(h.learned) - set(SHARED) == set(wroasted().learned)
     p = fit(h, cube, 2).predict_parameters(cube)
-    assert all(float(np.ptp(p[n])) == 0 and p[n].attrs["scope"] == "global" for n in SHARED) and float(np.ptp(p["gpp_potential.eps_max"])) > 0
+    assert all(float(np.ptp(p[n].values)) == 0 and p[n].attrs["scope"] == "global" for n in SHARED) and float(np.ptp(p["gpp_potential.eps_max"].values)) > 0
     assert any(float(p[n][0]) != pytest.approx(wroasted().parameters.default[n], rel=1e-4) for n in SHARED)
     again = HybridModel.load(h.save(tmp_path / "saved"))
     xr.testing.assert_equal(again.predict_parameters(cube), p)
