@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+<<<<<<< HEAD
     from .learning.trees import TreesModel
+=======
+    from .model.bucket import bucket
+>>>>>>> main
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.programs import keep_programs
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
     from .processes.neural import neural
-    from .processes.process import Parameter, approach
+    from .processes.process import Parameter, Pool, approach
 
 _HOME = {
     "open_cube": "data.cube",
@@ -55,11 +59,13 @@ _HOME = {
     "read_source": "data.sources",
     "neural": "processes.neural",
     "Parameter": "processes.process",
+    "Pool": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
     "wroasted": "model.structure",
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
+    "bucket": "model.bucket",
     "keep_memory": "model.devices",
     "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
@@ -83,10 +89,12 @@ __all__ = [
     "HybridModel",
     "Model",
     "Parameter",
+    "Pool",
     "SequenceModel",
     "TreesModel",
     "approach",
     "at_sites",
+    "bucket",
     "build_cube",
     "calibrate",
     "coverage",

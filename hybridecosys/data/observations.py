@@ -60,7 +60,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
     named by target, units of `TARGETS`. `targets`: names from `TARGETS`; by default all for which the cube has
-    any data. `without`: variables of the cube that drive the model (`model.driving_variables`), and so are no targets.
+    any data. `without`: variables of the cube that are no targets (`model.no_targets`), as they drive the model or it gives nothing to compare them with.
     A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
     which rule was used. `out_of_range`: what becomes of values outside the bounds of `VARIABLES` (see `validate_cube`).
 
@@ -72,7 +72,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
     if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
-        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
+        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, or the model gives nothing to compare it with, so it cannot be a target")
     wanted = [t for t in wanted if TARGETS.variable[t] not in without]
     check_choice(OutOfRange, out_of_range=out_of_range)
     cube, notes = drop_leap_days(canonical(cube)), []

@@ -295,8 +295,8 @@ def run_experiment(options: TrainOptions) -> dict:
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
     part = {p: cube.isel(site=[split[s] == p for s in cube.site.values.astype(str)]) for p in ("train", "valid", "test")}
     forcing = prepare_forcing(cube, **hybrid.forcing_options)
-    seen = observations(cube, without=hybrid.model.driving_variables)
-    observations(part["train"], options.targets or None, hybrid.model.driving_variables)  # a target without any observation stops here
+    seen = observations(cube, without=hybrid.model.no_targets)
+    observations(part["train"], options.targets or None, hybrid.model.no_targets)  # a target without any observation stops here
     with locked(run_dir), logged(run_dir):
         start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
@@ -384,7 +384,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
         if not cube.sizes["site"]:
             raise ValueError(f"{path} has no site of the cube")
         run = run.sel(site=cube.site)
-    seen = observations(cube, options.targets or None, run.attrs.get("driven_by", "").split() if hybrid is None else hybrid.model.driving_variables)
+    seen = observations(cube, options.targets or None, run.attrs.get("driven_by", "").split() if hybrid is None else hybrid.model.no_targets)
     run, method = (run, "simulated") if hybrid is None else (hybrid.simulate(cube), "hybrid")
     with locked(out):
         start_run(unused(out, options), options)
@@ -415,7 +415,7 @@ def calibrate_cube(options: CalibrateOptions) -> str:
                         forcing=forcing_options(options), run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
-        seen = observations(cube, without=fit.model.driving_variables)
+        seen = observations(cube, without=fit.model.no_targets)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(fit.model, fit.forcing(cube), spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
         late = is_held_out(seen, fit.periods.held_out)

@@ -144,7 +144,7 @@ class Study:
     @cached_property
     def seen(self) -> xr.Dataset:
         "All observations."
-        return observations(self.cube, without=self.model.driving_variables)
+        return observations(self.cube, without=self.model.no_targets)
 
     @property
     def outputs(self) -> list[str]:

@@ -28,7 +28,7 @@ from .metrics import evaluate
 from ..learning.hybrid import HybridModel
 from ..learning.together import fit_together
 from ..model.inputs import records
-from ..model.simulate import PLACES, STATE_VARIABLES, simulate
+from ..model.simulate import PLACES, simulate, state_variables
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006
@@ -92,6 +92,7 @@ class HybridEnsemble:
     def portions(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> Iterator[xr.Dataset]:
         """All members at some sites after the others, (member, site, time): sites with records of like length together, at most `lanes` members x sites."""
         model, forcing = self.members[0].model, prepare_forcing(cube, **self.members[0].forcing_options)
+        state = state_variables(model.pools)
         values = self.member_parameters(cube)
         order = np.argsort(-records(forcing)[1], kind="stable")
         parts = np.array_split(order, -(-len(order) // max(1, lanes // len(self))))
@@ -100,9 +101,9 @@ class HybridEnsemble:
             labels = [f"{s} (member {i})" for i in range(len(self)) for s in forcing.site.values[sites]]
             stacked = forcing.isel(site=rows).assign_coords(site=labels)
             run = simulate(model, stacked, {n: _stacked(v, sites) for n, v in values.items()}, self.members[0].spinup, outputs=outputs, dtype=dtype)
-            data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in STATE_VARIABLES}
+            data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in state}
             kept = {n: ("site", run[n].values[: len(sites)], run[n].attrs) for n in PLACES if n in run.coords}
-            axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in STATE_VARIABLES.values()))}
+            axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in state.values()))}
             own = ("member", np.arange(len(self)), {"long_name": "member of the ensemble", "units": "1"})
             yield xr.Dataset(data, {"member": own, "site": forcing.site.values[sites], **axes, **kept}, attrs=run.attrs)
 

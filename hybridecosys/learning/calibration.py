@@ -404,7 +404,7 @@ class Calibration:
         """What was solved, on the same days of the same sites, from the cube that was calibrated with."""
         options = CalibrationOptions(**self.settings["options"])
         cube = settled(cube, self.settings["forcing"])
-        observed = observations(cube, self.settings["targets"], self.model.driving_variables)
+        observed = observations(cube, self.settings["targets"], self.model.no_targets)
         forcing, held_out = early_forcing(cube, options.train_fraction, self.settings["forcing"])
         mine, seen, _ = calibration_years(forcing, observed, held_out, options.max_years)
         return Problem(self.model, tuple(self.settings["learned"]), make_pool(mine, seen, packed=False), self.settings["spinup"], options)
@@ -510,7 +510,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     held = _held(arrays, starts_from)
     shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
-    observed = observations(cube, targets, shell.model.driving_variables)
+    observed = observations(cube, targets, shell.model.no_targets)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
     problem = Problem(shell.model, tuple(shell.learned), make_pool(mine, _known(seen, mine, targets), packed=False), spinup, options)
     start = starting_points(problem, starts_from)

@@ -31,6 +31,7 @@ from .batches import Batches, Member, validation_batch
 from .network import make_network
 from .options import EPOCHS, SHARED, NetworkOptions, TrainingOptions, check_epochs
 from .training import train
+from ..model.bucket import bucket
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
 from ..model.structure import GREENNESS, Model, wroasted
@@ -95,7 +96,7 @@ class HybridModel:
 
     def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, options) -> "HybridModel":
         forcing = prepare_forcing(train_cube, **self.forcing_options)
-        observed = observations(train_cube, targets, self.model.driving_variables)
+        observed = observations(train_cube, targets, self.model.no_targets)
         self.learn_features(train_cube, forcing)
         if run_dir is not None:
             self._start_run(run_dir, resume, options, epochs, list(observed.data_vars), train_cube, valid_cube)
@@ -216,13 +217,21 @@ def model_of(structure: Mapping, model: Model | None, what: str) -> Model:
     """The model that a file was made with: `model`, or that of the package's own whose fingerprint is `structure`, as JSON holds it.
 
     Raises `ValueError`, beginning with `what`, for another one; it names the processes that differ."""
-    mine = [model] if model is not None else [wroasted(greenness=g) for g in GREENNESS]
+    mine = [model] if model is not None else [*(wroasted(greenness=g) for g in GREENNESS), bucket()]
     prints = [json.loads(json.dumps(m.for_training().fingerprint())) for m in mine]
+    if not any("reads" in part for entry in structure.values() for part in entry[2:]):
+        prints = [_older(found) for found in prints]
     for m, found in zip(mine, prints):
         if found == structure:
             return m
     differ = min((sorted({k for k in {*found, *structure} if found.get(k) != structure.get(k)}) for found in prints), key=len)
     raise ValueError(f"{what} of another model: {', '.join(differ)} differ; pass the model it was made with")
+
+
+def _older(fingerprint: Mapping) -> dict:
+    """A fingerprint as it was written before it knew of the wiring: without what processes read and give, and without parameters that have no bounds."""
+    bounded = lambda p: not isinstance(p[0], float | int) or None not in p
+    return {process: [name, {n: p for n, p in parameters.items() if bounded(p)}, *settings] for process, (name, parameters, _, *settings) in fingerprint.items()}
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #55411580b
 @contextmanager

@@ -35,7 +35,7 @@ from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check
 from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
-from ..model.structure import OUTPUTS
+from ..model.structure import VARIABLES
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #b24c5292
 CELLS = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}
@@ -426,7 +426,7 @@ class SequenceModel:
             values = np.full((len(r.sites), there.sizes["time"]), np.nan, np.float32)
             for i, (a, n) in enumerate(zip(r.start, r.length)):
                 values[i, a:a + n] = y[i, :n, self.outputs.index(name)]
-            variables[name] = (("site", "time"), values, dict(zip(("units", "long_name"), OUTPUTS[name])))
+            variables[name] = (("site", "time"), values, dict(zip(("units", "long_name"), VARIABLES[name])))
         kept = {n: there[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in there and there[n].dims == ("site",)}
         return xr.Dataset(variables, {"site": there.site, "time": there.time, **kept}, {"model": repr(self)})
 

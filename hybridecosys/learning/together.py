@@ -42,7 +42,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
 
 
 def _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resume, targets, progress, forcing, options) -> list[HybridModel]:
-    first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.driving_variables)
+    first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.no_targets)
     if run_dir is not None:
         identity = {"members": [h._identity() for h in hybrids], "forcing": first.forcing_options, "training": {**asdict(options), "weights": dict(options.weights)},
                     "targets": list(observed.data_vars), "epochs": epochs, "sites": {"train": [list(s) for s in train_sites], "valid": [list(s) for s in valid_sites]}}

@@ -33,8 +33,13 @@ from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from ..data.greenness import EXTRA_FORCING
 from .devices import keep_memory, widen
+<<<<<<< HEAD
 from .inputs import YEAR, check_dates, extra_names, make_inputs, records, site_attributes
 from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
+=======
+from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
+from .simulate import check_parameters, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
+>>>>>>> main
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 
@@ -301,7 +306,7 @@ def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.nd
     sites, n_time, n = forcing.site.values, forcing.sizes["time"], forcing.sizes["site"]
     record = _complete_record(forcing)
     values = complete_parameters(job.model, parameters, sites)
-    check_co2_response(values, forcing)
+    check_parameters(job.model, values, forcing)
     with jax.enable_x64(job.dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(job.dtype), packed=False, spinup=job.spinup != "none", record=record)
         inputs, _ = widen(inputs, sites=job.lanes)
