@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
-<<<<<<< HEAD
     from .learning.trees import TreesModel
-=======
     from .model.bucket import bucket
->>>>>>> main
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.programs import keep_programs

@@ -370,13 +370,8 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "site", *PLAIN)) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
-<<<<<<< HEAD
-    observations(cube, targets, model.driving_variables)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
-=======
     observations(cube, targets, model.no_targets)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
->>>>>>> main
+    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,

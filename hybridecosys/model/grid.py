@@ -33,13 +33,8 @@ from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
 from ..data.greenness import EXTRA_FORCING
 from .devices import keep_memory, widen
-<<<<<<< HEAD
 from .inputs import YEAR, check_dates, extra_names, make_inputs, records, site_attributes
-from .simulate import check_co2_response, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
-=======
-from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
 from .simulate import check_parameters, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
->>>>>>> main
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 
