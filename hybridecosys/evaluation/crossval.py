@@ -81,7 +81,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010b
 def check_main() -> None:
-    """Raise `RuntimeError` where new processes would run the user's script again from its first line, and so come to this call themselves.
+    """Raise `ValueError` where new processes would run the user's script again from its first line, and so come to this call themselves.
 
     A process that is begun anew imports the script; what is not under `if __name__ == "__main__":` is run."""
     main = sys.modules["__main__"]
@@ -94,7 +94,7 @@ def check_main() -> None:
     here = [node for node in ast.parse(Path(file).read_bytes()).body if node.lineno <= frame.f_lineno <= node.end_lineno]
     guarded = [isinstance(node, ast.If) and {"__name__", "parent_process", "current_process"} & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.test)} for node in here]
     if here and not any(guarded):
-        raise RuntimeError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
+        raise ValueError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010c
 @contextmanager
@@ -318,7 +318,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
     forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
-    Raises `RuntimeError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
+    Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
     naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """

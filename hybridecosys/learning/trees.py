@@ -31,7 +31,7 @@ from .cost import MIN_DAYS
 from .options import at_least
 from .sequence import CHANNELS
 from ..model.inputs import records
-from ..model.structure import OUTPUTS
+from ..model.structure import VARIABLES
 
 # %% ../../nbs/04_learning/08_trees.ipynb #treestable1
 LAGS = (7, 30, 90, 365)
@@ -182,7 +182,7 @@ class TreesModel(StoredTrees):
         for name in wanted:
             values = np.full((there.sizes["site"], there.sizes["time"]), np.nan, np.float32)
             values[site, day] = self.trees[name].predict(table)
-            run[name] = ("site", "time"), values, dict(zip(("units", "long_name"), OUTPUTS[name]))
+            run[name] = ("site", "time"), values, dict(zip(("units", "long_name"), VARIABLES[name]))
         return run.assign_attrs(model=repr(self))
 
     def _forcing(self, cube, forcing) -> xr.Dataset:
