@@ -65,9 +65,9 @@ _COMPUTES: list[int] = []
 
 
 def one_process() -> None:
-    """Raise `RuntimeError` in a process that was forked from one that had computed."""
+    """Raise `ValueError` in a process that was forked from one that had computed."""
     if _COMPUTES and _COMPUTES[0] != os.getpid():
-        raise RuntimeError(f"process {os.getpid()} was forked from process {_COMPUTES[0]}, which had computed with JAX; JAX would wait here for ever. "
+        raise ValueError(f"process {os.getpid()} was forked from process {_COMPUTES[0]}, which had computed with JAX; JAX would wait here for ever. "
                            "Start processes afresh instead: multiprocessing.get_context('spawn'), or 'forkserver'")
     _COMPUTES[:] = [os.getpid()]
 
