@@ -108,7 +108,7 @@ def spinup_case(data: str, dtype: str) -> tuple[dict, Inputs] | None:
 
 def agreement(state: dict, truth: dict, within: float = 1e-3) -> float:
     """Share of sites at which no pool differs from `truth` by more than a fraction of it (of `FLOOR`, where it holds less)."""
-    return float((relative_change(truth, state) < within).mean())
+    return float((relative_change(MODEL.plan(), truth, state) < within).mean())
 
 
 def yardstick(sites: int, years: int) -> float | None:

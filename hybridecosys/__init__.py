@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .learning.trees import TreesModel
+    from .model.bucket import bucket
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
     from .model.programs import keep_programs
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from .model.structure import Model, wroasted
     from .model.twin import synthetic_cube
     from .processes.neural import neural
-    from .processes.process import Parameter, approach
+    from .processes.process import Parameter, Pool, approach
 
 _HOME = {
     "open_cube": "data.cube",
@@ -54,16 +56,19 @@ _HOME = {
     "read_source": "data.sources",
     "neural": "processes.neural",
     "Parameter": "processes.process",
+    "Pool": "processes.process",
     "approach": "processes.process",
     "Model": "model.structure",
     "wroasted": "model.structure",
     "simulate": "model.simulate",
     "simulate_grid": "model.grid",
+    "bucket": "model.bucket",
     "keep_memory": "model.devices",
     "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
+    "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
@@ -81,9 +86,12 @@ __all__ = [
     "HybridModel",
     "Model",
     "Parameter",
+    "Pool",
     "SequenceModel",
+    "TreesModel",
     "approach",
     "at_sites",
+    "bucket",
     "build_cube",
     "calibrate",
     "coverage",

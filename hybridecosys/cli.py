@@ -9,11 +9,11 @@ __all__ = ['COMMANDS', 'overview', 'as_arguments', 'parse', 'run_command', 'main
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from . import __version__
+from .data.choices import as_path
 from .evaluation import options as known
 
 # %% ../nbs/05_evaluation/06_command.ipynb #6daa5737
@@ -67,8 +67,8 @@ def _options_of_run(args: list[str], options: type) -> list[str]:
     "To resume, the options of the run in --out, so that they need not be repeated; none if there is no such run."
     place = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     place.add_argument("--out", default=options.out)
-    file = os.path.join(place.parse_known_args(args)[0].out, "options.json")
-    kept = known.read_options(file, options) if os.path.isfile(file) else {}
+    file = as_path(place.parse_known_args(args)[0].out) / "options.json"
+    kept = known.read_options(file, options) if file.is_file() else {}
     return as_arguments({k: v for k, v in kept.items() if k not in ("out", "resume", "debug")})
 
 # %% ../nbs/05_evaluation/06_command.ipynb #f34ca356

@@ -1,5 +1,6 @@
 """The command: what it refuses, how, and before which work."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cubes import DAYS, put, small_cube
+
 from hybridecosys.cli import as_arguments, main, parse
+from hybridecosys.data.cube import read_table
+from hybridecosys.evaluation.experiment import forcing_options, load_cube
 
 
 def test_help_needs_no_heavy_import():
@@ -194,3 +199,54 @@ def test_installed_command_is_this_one():
         pytest.skip("the package is not installed in this environment's bin folder")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0 and done.stdout.startswith("0.")
+
+
+def test_the_commands_of_the_study_are_understood(tmp_path):
+    """`make study` calls them one after the other; a misspelled option would show after an hour."""
+    spec = importlib.util.spec_from_file_location("study", Path(__file__).parents[1] / "bench/study.py")
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    for part in study.PARTS:
+        for begun in (False, True):
+            program, verb, *rest = study.command(part, tmp_path, tmp_path / "cube.nc", "observed")
+            assert Path(program).name == "hybridecosys" and ("--resume" in rest) == begun
+            options = parse(verb, rest)
+            assert options.out == str(tmp_path / part) and options.resume == begun and (begun or options.greenness == "observed")
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / "options.json").write_text("{}")
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A cube as a file: one day of negative radiation, one of absurd gross primary production."""
+    file = tmp_path_factory.mktemp("faulty") / "cube.nc"
+    put(put(small_cube(DAYS[:730]), "SW_IN_F", -0.6), "GPP_NT_VUT_REF", -500.0, site=0).to_netcdf(file)
+    return file
+
+
+@pytest.mark.parametrize("command", ["simulate", "train", "crossval", "calibrate", "evaluate"])
+def test_every_command_stops_at_a_value_out_of_range_and_names_the_option(command, faulty, capsys, tmp_path):
+    if command == "evaluate":
+        (tmp_path / "run.nc").write_bytes(b"")  # never read
+    more = ["--run", str(tmp_path / "run.nc")] if command == "evaluate" else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridecosys.evaluation.experiment.read_simulation", lambda path: None)
+        assert main([command, "--cube", str(faulty), "--out", str(tmp_path / "out"), *more]) == 1
+    said = capsys.readouterr().err
+    assert "-0.6 W m-2 is below 0 at site XX-Bbb on 2003-02-10" in said and "out_of_range" in said and not (tmp_path / "out").exists()
+
+
+def test_commands_go_on_without_values_out_of_range_when_told_to(faulty, capsys, tmp_path):
+    run, scores = str(tmp_path / "run.nc"), tmp_path / "scores"
+    common = ["--cube", str(faulty), "--out-of-range"]
+    assert main(["simulate", *common, "clip", "--spinup", "none", "--outputs", "gpp", "--out", run]) == 0
+    assert "SW_IN_F outside 0 to 550 W m-2: 1 clipped" in capsys.readouterr().err
+    assert main(["evaluate", *common, "missing", "--run", run, "--out", str(scores), "--targets", "gpp"]) == 0
+    assert "GPP_NT_VUT_REF outside -100 to 100 gC m-2 d-1: 1 set missing" in (scores / "log.txt").read_text() + capsys.readouterr().err
+    daily = read_table(scores / "scores.csv").query("scale == 'daily'").set_index("site").n
+    assert daily["XX-Aaa"] == daily["XX-Ccc"] - 1
+    for command in ("train", "crossval", "calibrate"):
+        options = parse(command, [*common, "missing"])
+        assert forcing_options(options)["out_of_range"] == "missing"
+        with pytest.warns(UserWarning, match="SW_IN_F .* 1 set missing"):
+            assert bool(load_cube(options).SW_IN_F.isnull()[1, 40])

@@ -12,6 +12,9 @@ import xarray as xr
 from hybridecosys.data.cube import real_data_path
 from hybridecosys.data.fluxnet import SAMPLE_ATTRIBUTES, read_fluxnet, read_site_info, sample_path, sample_site
 from hybridecosys.data.forcing import prepare_forcing
+from hybridecosys.learning.hybrid import HybridModel
+from hybridecosys.model.structure import wroasted
+from hybridecosys.model.twin import synthetic_cube
 
 NAME = "FLX_US-AR1_FLUXNET2015_SUBSET_DD_2010-2011_1-3.csv"
 
@@ -272,3 +275,29 @@ def test_out_of_range_is_an_option_of_the_reader(tmp_path):
         read_fluxnet(path)
     with pytest.warns(UserWarning, match="SW_IN_F outside"):
         assert read_fluxnet(path, out_of_range="clip").SW_IN_F[0, 6] == 0
+
+
+def as_files(cube, folder, kinds):
+    """The sites of a synthetic cube as FLUXNET2015 files, SUBSET or FULLSET, and their attributes by site code."""
+    subset = "TA_F SW_IN_POT SW_IN_F VPD_F P_F CO2_F_MDS LE_F_MDS LE_F_MDS_QC NEE_VUT_REF NEE_VUT_REF_QC RECO_NT_VUT_REF GPP_NT_VUT_REF".split()
+    columns = {"SUBSET": subset, "FULLSET": [*subset, "TA_F_MIN", "TA_F_MAX", "TA_F_DAY", "VPD_F_DAY"]}
+    files, attributes = [], {name: {} for name in ("latitude", "elevation", "igbp")}
+    for i, kind in enumerate(kinds):
+        one, code = cube.isel(site=i), f"XX-{i:03d}"
+        table = pd.DataFrame({"TIMESTAMP": cube.get_index("time").strftime("%Y%m%d")} | {v: one[v].fillna(-9999).values for v in columns[kind] if v in cube})
+        files.append(folder / f"FLX_{code}_FLUXNET2015_{kind}_DD_2001-2002_1-4.csv")
+        table.to_csv(files[-1], index=False)
+        for name in attributes:
+            attributes[name][code] = one[name].item()
+    return files, attributes
+
+
+@pytest.mark.parametrize("kinds", [["SUBSET"] * 6, ["SUBSET"] * 3 + ["FULLSET"] * 3], ids=["subset", "both"])
+def test_subset_files_train_alone_and_beside_fullset_files(kinds, tmp_path):
+    """A SUBSET file has no extremes and no daytime means: they are derived, site by site, and a network learns from them like from any other."""
+    files, attributes = as_files(synthetic_cube(6, 2, spinup="none"), tmp_path, kinds)
+    cube = read_fluxnet(files, progress=False, **attributes)
+    hybrid = HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none")
+    with pytest.warns(UserWarning, match="XX-001.*: the daily range is taken from radiation"):
+        parameters = hybrid.fit(cube, epochs=1, progress=False).predict_parameters(cube)
+    assert bool(np.isfinite(parameters.to_array()).all()) and bool((parameters.std("site").to_array() > 0).any())

@@ -304,7 +304,7 @@ def test_forked_after_use(three_epochs, cube):
     if not child:
         try:
             three_epochs.predict_parameters(xr.load_dataset(cube))
-        except RuntimeError as error:
+        except ValueError as error:
             os.write(write, str(error).encode())
         finally:
             os._exit(0)

@@ -1,5 +1,6 @@
 """The process model: parity, closure, gradients, packing, spin-up, disturbance, replacement, bad input."""
 
+import dataclasses
 import json
 import re
 import warnings
@@ -20,7 +21,7 @@ from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import complete_parameters, run, simulate
 from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, model_diagram, model_tables, wroasted
-from hybridecosys.processes.process import Parameter, approach
+from hybridecosys.processes.process import Parameter, Pool, approach
 
 TARGETS = ("gpp", "nee", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
 MODEL, SMOOTH, SITES = wroasted(), wroasted("smooth"), 8
@@ -124,7 +125,7 @@ def test_groundwater_of_metres_closes_in_float32(forcing):
 
 
 def targets(parameters, state, inputs):
-    _, out = run(SMOOTH, parameters, inputs, "none", TARGETS, spinning.scale_pools(state, parameters))
+    _, out = run(SMOOTH, parameters, inputs, "none", TARGETS, spinning.scale_pools(SMOOTH.plan(), state, parameters))
     return jnp.stack([out[t].mean((0, 1)) for t in TARGETS])
 
 
@@ -282,7 +283,7 @@ def spun(forcing, kind, dtype):
 def test_accelerated_spinup_gives_the_reference_result_where_the_quick_pools_settle(forcing):
     truth, ours = spun(forcing, "reference", "float64"), spun(forcing, "accelerated", "float32")
     apart = {n: np.abs(ours[n] - truth[n]) / np.maximum(np.abs(truth[n]), 0.1) for n in POOLS}
-    settled = np.max([apart[n] for n in POOLS if n not in spinning.SLOW], 0) < 3e-4
+    settled = np.max([apart[n] for n in POOLS if n not in spinning.slow_pools(SMOOTH.plan())], 0) < 3e-4
     assert settled.sum() >= SITES // 2
     assert max(apart[n][settled].max() for n in POOLS) < 2e-3
     assert all(np.allclose(ours[n], truth[n], rtol=1e-5) for n in ("ci_min", "ci_max", "rg_pot_max"))
@@ -359,7 +360,7 @@ def test_equilibrium_stays_and_its_gradient_agrees_with_differences():
         here = {n: default[n] for n in names}
         (total, state), slope = solve(here)
         later = spinning.years(spinning.bind(SMOOTH, default, inputs).undisturbed, state, inputs.first_year)
-        assert (spinning.relative_change(state, later) < 1e-4).all() and total > 1000
+        assert (spinning.relative_change(SMOOTH.plan(), state, later) < 1e-4).all() and total > 1000
         for name in names:
             step = 1e-6 * (SMOOTH.parameter_table[name].upper - SMOOTH.parameter_table[name].lower)
             up, down = (solve({**here, name: here[name] + h})[0][0] for h in (step, -step))
@@ -539,9 +540,32 @@ def test_changes_of_a_model_that_cannot_work_are_refused():
 
 def test_fingerprint_tells_models_apart():
     assert MODEL.fingerprint() == wroasted().fingerprint() and json.loads(json.dumps(MODEL.fingerprint())) == MODEL.fingerprint()
-    assert MODEL.fingerprint()["root_depth"] == ["step_depth", {"fraction": [0.5, 0.1, 0.8]}] and SMOOTH.fingerprint()["root_depth"][0] == "smooth_depth"
+    mine = MODEL.fingerprint()
+    assert mine["root_depth"][:2] == ["step_depth", {"fraction": [0.5, 0.1, 0.8]}] and SMOOTH.fingerprint()["root_depth"][0] == "smooth_depth"
     other = MODEL.insert(before="snow_melt", interception=wet_canopy).fingerprint()
-    assert other.pop("interception") == ["wet_canopy", {"capacity": [0.2, 0, 1]}] and other == MODEL.fingerprint()
+    assert other.pop("interception")[:2] == ["wet_canopy", {"capacity": [0.2, 0, 1]}]
+    differ = {name for name in mine if mine[name] != other[name]}
+    assert differ == {"snow_melt", "rain_snow", "water_fluxes"}  # who reads rain, who had the last word on it, who adds up what leaves
+
+
+def test_fingerprint_knows_whatever_changes_a_result():
+    def swapped(model, a, b):
+        names = [*model.processes]
+        i, j = names.index(a), names.index(b)
+        names[i], names[j] = names[j], names[i]
+        return dataclasses.replace(model, approaches=tuple(model.processes[n] for n in names))
+
+    mine = MODEL.fingerprint()
+    assert swapped(MODEL, "drainage", "capillary").fingerprint() != mine  # the order of two that change the soil
+    assert swapped(MODEL, "rain_snow", "pet").fingerprint() == mine  # and not that of two that know nothing of each other
+    wider = dataclasses.replace(MODEL.processes["turnover_moisture"].parameters["exponent"], default=12.0)  # has no bounds
+    moist = dataclasses.replace(MODEL.processes["turnover_moisture"], parameters={**MODEL.processes["turnover_moisture"].parameters, "exponent": wider})
+    assert MODEL.replace(turnover_moisture=moist).fingerprint() != mine
+    more = approach("lai", returns=("lai", "leaf"))(lambda leaf: (0.016 * leaf, leaf))
+    less = approach("lai", returns=("lai", "wood"))(lambda leaf: (0.016 * leaf, leaf))
+    assert MODEL.replace(lai=more).fingerprint()["lai"] != MODEL.replace(lai=less).fingerprint()["lai"]
+    fuller = dataclasses.replace(MODEL.processes["base_flow"], pools={"groundwater": Pool("water", 500.0, "groundwater")})
+    assert MODEL.replace(base_flow=fuller).fingerprint() != mine
 
 
 @pytest.mark.parametrize("greenness", ["modelled", "observed"])
@@ -677,13 +701,13 @@ def test_default_parameters_are_scalars_per_site_values_are_kept(forcing):
 
 
 def test_no_negative_water_use_efficiency():
-    from hybridecosys.model.simulate import check_co2_response, complete_parameters
+    from hybridecosys.model.simulate import check_parameters, complete_parameters
 
     air = xr.Dataset({"co2": (("site", "time"), [[360.0, 400.0], [420.0, 420.0]])}, coords={"site": ["a", "b"]})
     pole = complete_parameters(MODEL, {"wue.co2_base": 500.0, "wue.co2_sat": 170.0}, ["a", "b"])
     with pytest.raises(ValueError, match="site a.*co2_base 500.*co2_sat 170.*360 ppm"):
-        check_co2_response(pole, air)
-    check_co2_response(pole, air.sel(site=["b"]))
+        check_parameters(MODEL, pole, air)
+    check_parameters(MODEL, pole, air.sel(site=["b"]))
 
 
 def blind_to_vpd(vpd_day, kappa):

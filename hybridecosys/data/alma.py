@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .fluxnet import _with_attributes, site_in_name
@@ -126,13 +127,14 @@ def alma_intervals(ds: xr.Dataset, site: str, name: str = "ALMA file", stamp: st
 # %% ../../nbs/01_data/12_alma.ipynb #almareadcell
 def open_alma(path: str | os.PathLike) -> xr.Dataset:
     "An ALMA NetCDF file, loaded. FileNotFoundError; ValueError for an unreadable file."
-    if not Path(path).exists():
+    path = as_path(path)
+    if not path.exists():
         raise FileNotFoundError(f"no ALMA file at {path}")
     try:
         with xr.open_dataset(path) as ds:
             return ds.load()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{Path(path).name}: not a readable NetCDF file, or truncated ({error})") from error
+        raise ValueError(f"{path.name}: not a readable NetCDF file, or truncated ({error})") from error
 
 
 def _daily_fluxes(ds: xr.Dataset, site: str, days: pd.DatetimeIndex, name: str) -> xr.Dataset:
@@ -164,7 +166,7 @@ def read_alma(
     daytime: str = "radiation",
     stamp: str = "start",
     transpiration: bool = False,
-    out_of_range: str = "error",
+    out_of_range: str = OUT_OF_RANGE,
     **attributes,
 ) -> xr.Dataset:
     """Read one site of PLUMBER2, FluxDataKit (NetCDF), CalLMIP or another ALMA data set, and aggregate it to days.
@@ -176,9 +178,9 @@ def read_alma(
     Returns a Dataset (site, time), names and units of the cube. FileNotFoundError; ValueError for a file of another kind, missing
     variables, wrong units or values.
     """
-    met = Path(met)
+    met = as_path(met)
     name, ds = met.name, open_alma(met)
-    flux = Path(flux) if flux is not None else _flux_beside(met)
+    flux = as_path(flux) if flux is not None else _flux_beside(met)
     if not set(ALMA_MET) <= set(ds.variables):
         hint = "; it holds the fluxes, give the file of the weather (_Met)" if is_alma(ds) else ""
         raise ValueError(f"{name}: no {' or '.join(v for v in ALMA_MET if v not in ds.variables)}{hint}")

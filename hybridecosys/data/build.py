@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import as_path, local_path
 from .cube import REQUIRED, UNKNOWN, VARIABLES, validate_cube
 from .files import write_dataset, write_table
 from .observations import TARGETS
@@ -49,7 +50,7 @@ def _why_not(path: Path, names: set[str]) -> str | None:
 
 def find_sources(folder: str | os.PathLike) -> tuple[list[Path], pd.Series]:
     "(files and stores of data in a folder and below it, the files left out with the reason). FileNotFoundError where there is no folder."
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     stores = sorted(p for p in folder.rglob("*") if p.is_dir() and _is_zarr(str(p)))
@@ -208,7 +209,7 @@ def with_table(cube: xr.Dataset, table: pd.DataFrame | str | os.PathLike) -> xr.
 
     An empty cell leaves what the cube has. ValueError for a table without sites, or that names one twice.
     """
-    table = table if isinstance(table, pd.DataFrame) else pd.read_csv(table)
+    table = table if isinstance(table, pd.DataFrame) else pd.read_csv(as_path(table))
     table = table.set_index("site") if "site" in table.columns else table
     if table.index.has_duplicates:
         raise ValueError(f"table of sites: {table.index[table.index.duplicated()][0]} comes twice")
@@ -227,7 +228,7 @@ def with_table(cube: xr.Dataset, table: pd.DataFrame | str | os.PathLike) -> xr.
 def _listed(paths) -> tuple[list[str], pd.Series]:
     "(every source, folders opened; what was left out in folders)."
     paths, found, left = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths), [], []
-    for path in map(os.fspath, paths):
+    for path in map(local_path, paths):
         if Path(path).is_dir() and not _is_zarr(path):
             inside, out = find_sources(path)
             found, left = found + list(map(str, inside)), [*left, out]
@@ -247,13 +248,13 @@ def _write_cube(cube: xr.Dataset, out: Path) -> None:
     new.rename(out)
 
 
-def _check_options(options: dict, out, overwrite: bool, on_error: str) -> None:
+def _check_options(options: dict, out: Path | None, overwrite: bool, on_error: str) -> None:
     "Errors that can be told before anything is read."
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error={on_error!r}; one of "raise", "skip"')
-    if out is not None and Path(out).suffix not in (".nc", ".zarr"):
-        raise ValueError(f"out={os.fspath(out)!r}: the name must end in .nc or .zarr")
-    if out is not None and Path(out).exists() and not overwrite:
+    if out is not None and out.suffix not in (".nc", ".zarr"):
+        raise ValueError(f"out={str(out)!r}: the name must end in .nc or .zarr")
+    if out is not None and out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; open_cube opens it, overwrite=True builds it anew")
     unknown = [k for k in options if not any(k in _options_of(kind, options) for kind in SOURCES.index)]
     if unknown:
@@ -286,9 +287,10 @@ def build_cube(
     Raises ValueError (a site twice, invalid values, nothing to read), FileNotFoundError, FileExistsError, TypeError for an unknown option. Warns of sites
     that lack latitude or IGBP class, without which `open_cube` refuses the cube.
     """
+    out = None if out is None else as_path(out)
     _check_options(options, out, overwrite, on_error)
     sources, left = _listed(paths)
-    out, folder = (None, None) if out is None else (Path(out), Path(f"{os.fspath(out)}.parts"))
+    out, folder = (None, None) if out is None else (out, Path(f"{out}.parts"))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     parts, read, errors = _read_all(sources, options, folder, workers, progress, on_error)

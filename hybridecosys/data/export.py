@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import as_path
 from .files import write_bytes, write_dataset
-from .units import MJ_PER_MM
+from .units import MJ_PER_MM, OF_CARBON
 
 # %% ../../nbs/01_data/17_export.ipynb #exptablecell
 _DAY = 86400.0
@@ -75,7 +76,7 @@ def to_alma(run: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset(coords={k: v for k, v in run.coords.items() if set(v.dims) <= {"site", "time"}})
     for name, row in NAMES.loc[NAMES.index.intersection(list(run.data_vars))].iterrows():
         attrs = {"units": row.unit, "long_name": run[name].attrs.get("long_name", name)} | ({"standard_name": row.standard_name} if row.standard_name else {})
-        attrs |= {"comment": "mass of carbon"} if row.factor in (1e-3, 1e-3 / _DAY) else {}
+        attrs |= {"comment": OF_CARBON} if row.factor in (1e-3, 1e-3 / _DAY) else {}
         out[row.alma] = (run[name] * row.factor).drop_attrs().assign_attrs(attrs | ({"positive": "up"} if name == "nee" else {}))
     if "evapotranspiration" in run:
         heat = {"units": "W m-2", "long_name": "latent heat flux, evapotranspiration times 2.45 MJ kg-1", "standard_name": "surface_upward_latent_heat_flux"}
@@ -102,6 +103,7 @@ def to_cf(run: xr.Dataset) -> xr.Dataset:
     for name in out.variables:
         attrs = dict(out[name].attrs)
         if attrs.get("units") in _CF_UNITS:
+            attrs |= {"comment": OF_CARBON} if attrs["units"].startswith("gC ") else {}
             attrs["units"] = _CF_UNITS[attrs["units"]]
         if name in NAMES.index and NAMES.standard_name[name]:
             attrs["standard_name"] = NAMES.standard_name[name]
@@ -126,7 +128,7 @@ def export(run: xr.Dataset, path: str | os.PathLike, *, names: str = "model") ->
     """
     if names not in ("model", "alma"):
         raise ValueError(f'names={names!r}; one of "model", "alma" (for CalLMIP see export_callmip)')
-    path = Path(path)
+    path = as_path(path)
     if path.suffix not in (".nc", ".zarr"):
         raise ValueError(f"{path}: the name must end in .nc or .zarr")
     out = to_cf(to_alma(run) if names == "alma" else run)
@@ -177,7 +179,7 @@ def export_callmip(run: xr.Dataset, folder: str | os.PathLike, *, model: str, ve
     for value, known, what in ((stage, ("Prior", "Posterior"), "stage"), (role, ("Calibration", "Validation"), "role")):
         if value not in known:
             raise ValueError(f"{what}={value!r}; one of {', '.join(known)}")
-    folder, paths = Path(folder), []
+    folder, paths = as_path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
     for site in map(str, run["site"].values):
         place = [float(run[v].sel(site=site)) if v in run.variables else np.nan for v in ("latitude", "longitude")]

@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import as_path
+
 # %% ../../nbs/01_data/11_files.ipynb #f11ea006
 NEW = ".new-"
 "What the names of files that are being written begin with."
@@ -33,7 +35,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
     """A name beside `path` to write to; at the end of the block what was written there takes the place of `path`.
 
     An exception removes it, and `path` stays as it was. One that says that it could not be written is an `OSError` naming `path`."""
-    path = Path(path)
+    path = as_path(path)
     new = path.with_name(f"{NEW}{os.getpid()}-{path.name}")
     try:
         yield new
@@ -114,7 +116,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     """Make a run directory if there is none, and keep all other processes out of it until the block ends.
 
     Raises `FileExistsError` naming the process that has it. What a process that was killed had begun to write there is removed."""
-    folder = Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     key, me = os.path.realpath(folder), (os.getpid(), threading.get_ident())
     if _HELD.get(key) == me:
@@ -141,10 +143,11 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 def holder(folder: str | Path) -> str | None:
     """The process that is at work on a run directory, in words; None where there is none."""
+    folder = as_path(folder)
     if os.path.realpath(folder) in _HELD:
         return "this process"
     try:
-        descriptor = os.open(Path(folder) / LOCK, os.O_RDWR)
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
     except OSError:
         return None
     try:
@@ -162,5 +165,5 @@ def _text(descriptor: int) -> str:
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00f
 def used(folder: str | Path, but: tuple[str, ...] = ()) -> bool:
     """Whether a directory holds anything, beside files named in `but`, its lock, and what was being written when a process was killed."""
-    folder = Path(folder)
+    folder = as_path(folder)
     return folder.is_dir() and any(p.name not in (LOCK, *but) and not p.name.startswith(NEW) for p in folder.iterdir())

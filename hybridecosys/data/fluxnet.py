@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
 from .units import convert
 
@@ -235,7 +236,8 @@ def read_site_info(path: str | os.PathLike, site: str) -> dict[str, float | str]
     the last is taken, with a warning where they differ. ValueError if the site is not in the file, for text where a number
     belongs, and for what is no such table.
     """
-    return _site_info(Path(path).name, Path(path).read_bytes(), site)
+    path = as_path(path)
+    return _site_info(path.name, path.read_bytes(), site)
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #7424754f
 _NOT_IN_FILES = {"CO2", "FAPAR", "NDVI", "EVI", "T", "disturbance"}
@@ -280,7 +282,7 @@ def _with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = "error", **attributes
+    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
 
@@ -301,7 +303,7 @@ def read_fluxnet(
     other = other_table(path, site=site, bif=bif, out_of_range=out_of_range, **attributes)
     if other is not None:
         return other
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() != ".zip":
         _check_step(path.name)
     name, text, info = _daily_text(path, site)

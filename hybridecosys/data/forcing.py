@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from .attributes import cover_fractions, plant_form, soil_texture
+from .choices import ON_GAP, OUT_OF_RANGE, OnGap, check_choice
 from .cube import VARIABLES, _span, check_bounds, drop_leap_days, keep_notes, validate_cube
 from hybridecosys.data.derived import (
     CO2_SOURCE,
@@ -301,13 +302,13 @@ def prepare_forcing(
     cube: xr.Dataset,
     *,
     max_gap: int = 5,
-    on_gap: str = "error",
+    on_gap: str = ON_GAP,
     co2: str | float = "auto",
     albedo: float = 0.23,
     rg_tolerance: float = 1.5,
     greenness: bool = True,
     texture: str = "nearest",
-    out_of_range: str = "error",
+    out_of_range: str = OUT_OF_RANGE,
     extra: Sequence[str] = (),
 ) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
@@ -339,8 +340,7 @@ def prepare_forcing(
     Raises ValueError naming site, variable and dates for anything invalid (see `validate_cube`) or missing.
     Warns of what it interpolated, cut or assumed.
     """
-    if on_gap not in ("error", "longest"):
-        raise ValueError(f'on_gap={on_gap!r}; one of "error", "longest"')
+    check_choice(OnGap, on_gap=on_gap)
     if max_gap < 0:
         raise ValueError(f"max_gap={max_gap} is below 0")
     if not 0 <= albedo <= 1:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
 from .fluxnet import _with_attributes, read_site_info, site_in_name
 from .units import MJ_PER_W, convert, latent_heat_to_et
@@ -308,7 +309,7 @@ def read_halfhourly(
     least: float = 1.0,
     daytime: str = "radiation",
     transpiration: bool = False,
-    out_of_range: str = "error",
+    out_of_range: str = OUT_OF_RANGE,
     **attributes,
 ) -> xr.Dataset:
     """Read a half-hourly or hourly FLUXNET file (csv, csv.gz, or the zip that holds it) and aggregate it to days.
@@ -319,7 +320,7 @@ def read_halfhourly(
 
     Raises FileNotFoundError; ValueError for another product or time step, missing columns, invalid times or values.
     """
-    name, table = _read_table(Path(path))
+    name, table = _read_table(as_path(path))
     table.columns = table.columns.str.strip()
     if is_fluxdatakit(table.columns):
         table = fluxdatakit_to_fluxnet(table)

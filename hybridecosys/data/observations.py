@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .cube import VARIABLES, canonical, check_choice, drop_leap_days, keep_notes, settle_bounds
+from .choices import OUT_OF_RANGE, OutOfRange, check_choice
+from .cube import VARIABLES, canonical, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/07_observations.ipynb #9a670b52
@@ -54,12 +55,12 @@ def _target(cube: xr.Dataset, target: str, out_of_range: str) -> tuple[xr.DataAr
     return values.rename(target).assign_attrs(attrs), [n for n in (note, more) if n]
 
 # %% ../../nbs/01_data/07_observations.ipynb #obswhole1
-def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = "error") -> xr.Dataset:
+def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 
     Returns a Dataset, dims (site, time) on the cube's dates without 29 February, or (site) for agb; variables
     named by target, units of `TARGETS`. `targets`: names from `TARGETS`; by default all for which the cube has
-    any data. `without`: variables of the cube that drive the model (`model.driving_variables`), and so are no targets.
+    any data. `without`: variables of the cube that are no targets (`model.no_targets`), as they drive the model or it gives nothing to compare them with.
     A cube without the quality flag of a variable is not filtered for it; attrs["quality_filter"] says
     which rule was used. `out_of_range`: what becomes of values outside the bounds of `VARIABLES` (see `validate_cube`).
 
@@ -71,9 +72,9 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
     if unknown:
         raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
     if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
-        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, so it cannot be a target")
+        raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, or the model gives nothing to compare it with, so it cannot be a target")
     wanted = [t for t in wanted if TARGETS.variable[t] not in without]
-    check_choice(out_of_range)
+    check_choice(OutOfRange, out_of_range=out_of_range)
     cube, notes = drop_leap_days(canonical(cube)), []
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:

@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from .alma import is_alma, read_alma
+from .choices import OUT_OF_RANGE, as_path, local_path
 from .cube import VARIABLES, open_cube, validate_cube
 from .fluxnet import _with_attributes, read_fluxnet, site_in_name
 from hybridecosys.data.halfhourly import (
@@ -100,7 +101,7 @@ def recognise(path: str | os.PathLike) -> str:
 
     FileNotFoundError; ValueError, saying what was found, for anything else.
     """
-    text = os.fspath(path)
+    text = local_path(path)
     path, name = Path(text), Path(text.rstrip("/")).name
     if "://" not in text and not path.exists():
         raise FileNotFoundError(f"no data at {text}")
@@ -126,12 +127,12 @@ def recognise(path: str | os.PathLike) -> str:
     return _kind_of_columns(_header(path), name)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcfdkcell
-def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of_range: str = "error", **attributes) -> xr.Dataset:
+def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of_range: str = OUT_OF_RANGE, **attributes) -> xr.Dataset:
     """Read a CSV of FluxDataKit, daily or half-hourly, as a Dataset (site, time) like `read_fluxnet`.
 
     Names and units as in `fluxdatakit_to_fluxnet`. `attributes` become site variables, `out_of_range` as in `validate_cube`. ValueError for another table.
     """
-    path = Path(path)
+    path = as_path(path)
     if "TIMESTAMP_START" in _header(path):
         return read_halfhourly(path, site=site, out_of_range=out_of_range, **attributes)
     table = pd.read_csv(path)
@@ -162,8 +163,8 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
         raise ValueError(f"kind={kind!r}; one of {', '.join(SOURCES.index)}")
     if kind == "sindbad":
         if isinstance(options.get("covariates"), (str, os.PathLike)):
-            options["covariates"] = xr.open_zarr(os.fspath(options["covariates"]), chunks=None).load()
-        return from_sindbad(xr.open_zarr(os.fspath(path), chunks=None).load(), **options)
+            options["covariates"] = xr.open_zarr(local_path(options["covariates"]), chunks=None).load()
+        return from_sindbad(xr.open_zarr(local_path(path), chunks=None).load(), **options)
     readers = [read_fluxnet, read_halfhourly, read_fluxdatakit, read_alma, read_zarr_fluxnet2015, open_cube]
     reader = next(f for f in readers if f.__name__ == SOURCES.reader[kind])
     known = inspect.signature(reader).parameters
@@ -175,7 +176,7 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
 _COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
 
 
-def other_layout(ds: xr.Dataset, path: str, out_of_range: str = "error") -> xr.Dataset | None:
+def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset | None:
     """What `open_cube` opened, read as the layout that it is; None where it is none but the package's own.
 
     ValueError for zarr-fluxnet2015, whose sites must be chosen, and for a PLUMBER2 file at a URL.

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .cube import IGBP, UNKNOWN, VARIABLES, validate_cube
+from .choices import OUT_OF_RANGE, local_path
+from .cube import IGBP, UNKNOWN, VARIABLES, settled, validate_cube
 from .features import KOPPEN
 from .halfhourly import QUALITY_CODES, to_days
 from .units import convert
@@ -117,7 +118,7 @@ def _site_values(ds: xr.Dataset, first: pd.Timestamp) -> dict[str, tuple]:
     return out
 
 # %% ../../nbs/01_data/14_stores.ipynb #storesindfromcell
-def from_sindbad(ds: xr.Dataset, covariates: xr.Dataset | None = None, *, product: str | None = None, out_of_range: str = "error", **attributes) -> xr.Dataset:
+def from_sindbad(ds: xr.Dataset, covariates: xr.Dataset | None = None, *, product: str | None = None, out_of_range: str = OUT_OF_RANGE, **attributes) -> xr.Dataset:
     """The cube of SINDBAD (opened) as a cube of this package, (site, time), checked by `validate_cube`.
 
     `covariates`: its Dataset of covariates (see `sindbad_covariates`). `product`: the weather, where the cube has several. `attributes`: values of the
@@ -244,6 +245,7 @@ def read_zarr_fluxnet2015(
     utc_offset: Mapping[str, float] | None = None,
     least: float = 1.0,
     daytime: str = "radiation",
+    out_of_range: str = OUT_OF_RANGE,
     progress: bool = True,
     **attributes,
 ) -> xr.Dataset:
@@ -251,11 +253,11 @@ def read_zarr_fluxnet2015(
 
     `sites`: their codes. `precipitation`: (site, time) with a unit, as the store has none; without it the result is not a whole cube, but has the targets.
     `utc_offset`: hours by which a site's time is ahead of the store's, by default told by the start of its record. `attributes`: igbp=... and the like, a
-    value or one for each site. ValueError, naming it, for an unknown site.
+    value or one for each site. `out_of_range` as in `validate_cube`. ValueError, naming it, for an unknown site.
     """
     from tqdm import tqdm
 
-    ds = store if isinstance(store, xr.Dataset) else xr.open_zarr(os.fspath(store), chunks=None)
+    ds = store if isinstance(store, xr.Dataset) else xr.open_zarr(local_path(store), chunks=None)
     if not is_zarr_fluxnet2015(ds):
         raise ValueError(f"not zarr-fluxnet2015: it has {', '.join(list(ds.data_vars)[:8])}")
     sites, have = [sites] if isinstance(sites, str) else list(sites), labels(ds["site"].values)
@@ -275,9 +277,9 @@ def read_zarr_fluxnet2015(
     out = out.assign_attrs(source="zarr-fluxnet2015 (FLUXNET2015, CC-BY-4.0, doi:10.1038/s41597-020-0534-3)")
     if precipitation is None:
         warnings.warn("zarr-fluxnet2015 has no precipitation: no P_F, give precipitation= to drive the model", stacklevel=2)
-        return out
+        return settled(out, {"out_of_range": out_of_range})
     out["P_F"] = convert(precipitation.rename("P_F"), "mm d-1").reindex_like(out["TA_F"]).transpose("site", "time")
-    return validate_cube(out, attributes=False)
+    return validate_cube(out, attributes=False, out_of_range=out_of_range)
 
 # %% ../../nbs/01_data/14_stores.ipynb #storezarrmade
 def write_zarr_fluxnet2015(table: pd.DataFrame, path: str | os.PathLike, sites: Mapping[str, float]) -> None:

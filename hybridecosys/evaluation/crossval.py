@@ -25,15 +25,16 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.features import check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.observations import observations
-from .experiment import load_cube, logged, start_run, true_parameters, unused
+from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
-from .options import CrossvalOptions, select_options
-from .pieces import KNOWN, METHODS, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
+from .options import WITHIN, CrossvalOptions, select_options
+from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
 from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, parameter_spread
@@ -41,6 +42,7 @@ from ..learning.calibration import Calibration, CalibrationOptions
 from ..learning.hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions
 from ..learning.sequence import SequenceModel, SequenceOptions
+from ..learning.trees import TreesModel
 from ..model.devices import MALLOC_KEPT
 from ..model.structure import Model, wroasted
 
@@ -79,7 +81,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010b
 def check_main() -> None:
-    """Raise `RuntimeError` where new processes would run the user's script again from its first line, and so come to this call themselves.
+    """Raise `ValueError` where new processes would run the user's script again from its first line, and so come to this call themselves.
 
     A process that is begun anew imports the script; what is not under `if __name__ == "__main__":` is run."""
     main = sys.modules["__main__"]
@@ -92,7 +94,7 @@ def check_main() -> None:
     here = [node for node in ast.parse(Path(file).read_bytes()).body if node.lineno <= frame.f_lineno <= node.end_lineno]
     guarded = [isinstance(node, ast.If) and {"__name__", "parent_process", "current_process"} & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.test)} for node in here]
     if here and not any(guarded):
-        raise RuntimeError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
+        raise ValueError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10010c
 @contextmanager
@@ -146,7 +148,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     scores = pd.concat(tables, ignore_index=True)
     sites = site_table(study.cube)
     sites["split"] = sites.site.map(lambda s: "test" if s in set(scores.site) else "train")
-    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m != "site"]
+    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m not in ("site", "trees")]
     drawn = [m for m in order if m in KNOWN] or order[:5]
     cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in drawn], ignore_index=True)
     cycles = cycles.drop_duplicates(["site", "target", "series", "day"])
@@ -169,7 +171,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
         kept |= {name: _read_csv(f) for name in ("coverage", "flux_spread") if (f := study.folder(Unit("ensemble")) / f"{name}.csv").is_file()}
     for name, table in kept.items():
         write_table(path / f"{name}.csv", table)
-    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
+    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "site", *PLAIN)), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         write_dataset(path / "parameters.nc", values.isel(site=np.isin(values.fold, study.rounds()[0])))
@@ -216,17 +218,17 @@ class CrossValidation:
 
         Those of `by_type` have the coordinate fallback: whether the site's plant type was not among the training sites."""
         self._require(method)
-        if method == "sequence":
-            raise ValueError("the sequence network has no parameters")
+        if method in PLAIN:
+            raise ValueError(f"method {method} has no process model, and so no parameters")
         return predicted_parameters(self.study, method)
 
-    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel:
+    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel | TreesModel:
         "The trained model of a method and fold."
         self._require(method)
         if method in ("default", "site") or fold not in self.study.names:
             raise ValueError(f"no model was trained for {method} in fold {fold!r}; folds are {', '.join(self.study.names)}")
         folder = fold_folder(self.study, method, fold)
-        return SequenceModel.load(folder) if method == "sequence" else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
+        return PLAIN[method].load(folder) if method in PLAIN else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
 
     def simulate(self, method: str, folds: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
         """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters; of the ensemble mean and, as NAME_spread, standard
@@ -256,11 +258,11 @@ class CrossValidation:
         """Read a finished cross-validation. cube: to simulate again; model: where it is none of the package's own.
 
         Raises `FileNotFoundError` where there is none, `ValueError` for another cube."""
-        path = Path(run_dir)
+        path = as_path(run_dir)
         if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
             raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
         settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        cube = None if cube is None else canonical(cube)
+        cube = None if cube is None else settled(cube, settings["forcing"])
         if cube is not None and fingerprint(cube) != settings["cube"]:
             raise ValueError(f"the cross-validation in {path} was done with another cube")
         study = Study(cube, read_folds(path / "folds.csv"), path, settings, model_of(settings["structure"], model, f"{path} holds a cross-validation"))
@@ -293,7 +295,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
 
 def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
                    workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
                    network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
                    forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
@@ -301,22 +303,22 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
 
     Parameters
     ----------
-    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
+    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
         validation sites (the default) all other sites train.
     methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
     run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid` and `sequence` (None: the default groups that the cube carries). targets: to learn from;
+    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
         by default all. All that the cube carries are scored.
     one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
         directory. Neither changes the result.
     calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
     network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
-    forcing: options of `prepare_forcing`. model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
+    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
 
-    Raises `RuntimeError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
+    Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
     naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
@@ -324,8 +326,8 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir, cube = Path(run_dir).absolute(), canonical(cube)
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+    run_dir, cube = as_path(run_dir).absolute(), settled(cube, forcing)
+    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
     if not resume and used(run_dir, but=("options.json", "log.txt")):
@@ -344,7 +346,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     return CrossValidation.load(run_dir, cube, study.model)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
-def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
     network = network or NetworkOptions()
@@ -365,18 +367,18 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     for method in methods:
         if method not in ("default", "global", "site"):
             site_features(cube, groups=features_of(method, features))
-    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
+    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "site", *PLAIN)) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
-    observations(cube, targets, model.driving_variables)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
+    observations(cube, targets, model.no_targets)
+    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
                 "sequence_training": dict({**SEQUENCE, "most_epochs": SEQUENCE_EPOCHS} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
+                                      "structure": HybridModel(model, [], spinup=spinup).structure.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods
@@ -405,21 +407,23 @@ def _keep_folds(study: Study) -> None:
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
     "`cross_validate` as the command asks for it, and the report of its run directory; returns the table of scores and where the rest is."
-    out = Path(options.out)
+    out = as_path(options.out)
     if options.resume and not (out / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {out}: it has no options.json")
     if not options.resume:
         unused(out)
     cube = load_cube(options, options.spinup)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
-    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
+    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "within", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
     with locked(out):
         start_run(out if options.resume else unused(out), replace(options, resume=False))
+        with logged(out):
+            tell_changes(cube)
         try:
             result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing={"on_gap": options.on_gap}, model=wroasted(greenness=options.greenness),
+                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing=forcing_options(options), model=wroasted(greenness=options.greenness),
                                     **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
         except Exception:
             if not (out / "config.json").is_file():  # refused before any work

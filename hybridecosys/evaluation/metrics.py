@@ -17,6 +17,7 @@ import scores.continuous as sc
 import xarray as xr
 from scores.continuous.correlation import pearsonr
 
+from ..data.choices import OUT_OF_RANGE
 from ..data.cube import canonical_labels
 from ..data.observations import TARGETS, observations
 
@@ -157,7 +158,7 @@ def check_scales(scales: Iterable[str]) -> list[str]:
     return scales
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #2695ed3e
-def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Dataset | None = None) -> xr.Dataset:
+def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Dataset | None = None, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     "Observations named by target, from a cube with FLUXNET names or from what `observations` returned; without what has driven `run`."
     unknown = [t for t in targets or () if t not in TARGETS.index]
     if unknown:
@@ -165,7 +166,7 @@ def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Datas
     driving = ("" if run is None else run.attrs.get("driven_by", "")).split()
     raw, cube = set(TARGETS["variable"]) - set(TARGETS.index), canonical_labels(cube)
     if raw & set(cube.data_vars):
-        return observations(cube, targets, driving)
+        return observations(cube, targets, driving, out_of_range=out_of_range)
     missing = [t for t in targets or () if t not in cube]
     if missing:
         raise ValueError(f"the observations have no variable for targets {missing}; they carry {list(cube.data_vars)}")
@@ -260,6 +261,7 @@ def evaluate(
     scales: Iterable[str] = tuple(SCALES.index),
     sites: Sequence[str] | None = None,
     partial: bool = False,
+    out_of_range: str = OUT_OF_RANGE,
 ) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.
 
@@ -272,6 +274,7 @@ def evaluate(
         against the mean of the run.
     sites: names; by default all sites of the run, so a run of held-out sites can be compared with the whole cube.
     partial: leave out, with a warning, observed days before or after a site's simulated record.
+    out_of_range: what becomes of observations outside their bounds (see `validate_cube`).
 
     Returns
     -------
@@ -287,7 +290,7 @@ def evaluate(
     if isinstance(targets, str):
         targets = [targets]
     run = canonical_labels(run)
-    obs = _observations(cube, targets, run)
+    obs = _observations(cube, targets, run, out_of_range)
     sites = _select_sites(run, obs, sites)
     obs = obs.sel(site=sites)
     observed = [t for t in obs.data_vars if obs[t].notnull().any()]
@@ -515,16 +518,17 @@ def seasons(
     cube: xr.Dataset,
     targets: Sequence[str] | None = None,
     sites: Sequence[str] | None = None,
+    out_of_range: str = OUT_OF_RANGE,
 ) -> pd.DataFrame:
     """Mean seasonal cycle of observations and of each run in steps of 5 days, over the observed days only.
 
-    runs: method -> output of `simulate`, or one such output. sites: by default six spread over the run's sites.
+    runs: method -> output of `simulate`, or one such output. sites: by default six spread over the run's sites. out_of_range: as in `evaluate`.
     Returns columns site, target, series ("observed" or a method), day (of the year, middle of the step), mean, q25, q75
     (over the days of the step in all years; a step with fewer than 3 observed days is NaN), unit."""
     runs = {k: canonical_labels(r) for k, r in ({"simulated": runs} if isinstance(runs, xr.Dataset) else runs).items()}
     targets = [targets] if isinstance(targets, str) else targets
     first = next(iter(runs.values()))
-    obs = _observations(cube, targets, first)
+    obs = _observations(cube, targets, first, out_of_range)
     if sites is None:
         sites = first.site.values[np.unique(np.linspace(0, first.site.size - 1, 6).round().astype(int))]
     for run in runs.values():

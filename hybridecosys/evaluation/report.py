@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import wilcoxon
 
+from ..data.choices import as_path
 from ..data.files import write_text
 from ..data.observations import TARGETS
 from . import figures as draw
@@ -390,7 +391,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None, title: str 
     if left_out:
         page.add("heading", "Left out")
         page.add("text", f"For want of files in this run directory: {'; '.join(left_out)}.")
-    out = run.path / "report.html" if out is None else Path(out)
+    out = run.path / "report.html" if out is None else as_path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.resolve().parent == run.path.resolve():
         write_text(out.with_suffix(".md"), to_markdown(page.blocks))

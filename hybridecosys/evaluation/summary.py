@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..data.choices import as_path
 from ..data.cube import read_table
 from ..data.files import replaced
 from .metrics import METRICS, site_table
@@ -165,7 +166,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
 
     Raises FileNotFoundError where there is none or it has neither scores nor losses,
     ValueError with the name of a broken file, and of the column that is missing or holds no numbers."""
-    path = Path(run_dir)
+    path = as_path(run_dir)
     if not path.is_dir():
         raise FileNotFoundError(f"no run directory at {path}")
     run = RunFiles(path)

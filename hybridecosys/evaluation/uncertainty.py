@@ -19,7 +19,8 @@ from scipy.stats import t as student
 from sklearn.metrics import pairwise_distances
 from tqdm import tqdm
 
-from ..data.cube import canonical
+from ..data.choices import as_path
+from ..data.cube import settled
 from ..data.files import write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
@@ -27,7 +28,7 @@ from .metrics import evaluate
 from ..learning.hybrid import HybridModel
 from ..learning.together import fit_together
 from ..model.inputs import records
-from ..model.simulate import PLACES, STATE_VARIABLES, simulate
+from ..model.simulate import PLACES, simulate, state_variables
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006
@@ -66,9 +67,12 @@ class HybridEnsemble:
     def __repr__(self):
         return f"<HybridEnsemble of {len(self)}: {self.members[0]!r}>"
 
+    def _settled(self, cube: xr.Dataset) -> xr.Dataset:
+        return settled(cube, self.members[0].forcing_options)
+
     def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = 100, run_dir: str | Path | None = None, **options) -> "HybridEnsemble":
         """Train all members in one program (`fit_together`, with its options), on the same sites."""
-        train_cube, valid_cube = canonical(train_cube), None if valid_cube is None else canonical(valid_cube)
+        train_cube, valid_cube = self._settled(train_cube), None if valid_cube is None else self._settled(valid_cube)
         cube = train_cube if valid_cube is None else xr.concat([train_cube, valid_cube], "site", data_vars="minimal", coords="minimal", compat="override")
         parts = [[str(s) for s in c.site.values] if c is not None else [] for c in (train_cube, valid_cube)]
         fit_together(self.members, cube, *([part] * len(self) for part in parts), epochs, run_dir, **options)
@@ -76,7 +80,7 @@ class HybridEnsemble:
 
     def member_parameters(self, cube: xr.Dataset) -> xr.Dataset:
         """The learned parameters of every member, "process.name" -> (member, site)."""
-        cube = canonical(cube)
+        cube = self._settled(cube)
         return xr.concat([m.predict_parameters(cube) for m in self.members], "member", combine_attrs="override").assign_coords(member=np.arange(len(self)))
 
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
@@ -88,6 +92,7 @@ class HybridEnsemble:
     def portions(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> Iterator[xr.Dataset]:
         """All members at some sites after the others, (member, site, time): sites with records of like length together, at most `lanes` members x sites."""
         model, forcing = self.members[0].model, prepare_forcing(cube, **self.members[0].forcing_options)
+        state = state_variables(model.pools)
         values = self.member_parameters(cube)
         order = np.argsort(-records(forcing)[1], kind="stable")
         parts = np.array_split(order, -(-len(order) // max(1, lanes // len(self))))
@@ -96,26 +101,26 @@ class HybridEnsemble:
             labels = [f"{s} (member {i})" for i in range(len(self)) for s in forcing.site.values[sites]]
             stacked = forcing.isel(site=rows).assign_coords(site=labels)
             run = simulate(model, stacked, {n: _stacked(v, sites) for n, v in values.items()}, self.members[0].spinup, outputs=outputs, dtype=dtype)
-            data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in STATE_VARIABLES}
+            data = {n: (("member", *v.dims), v.values.reshape(len(self), len(sites), *v.shape[1:]), v.attrs) for n, v in run.items() if n not in state}
             kept = {n: ("site", run[n].values[: len(sites)], run[n].attrs) for n in PLACES if n in run.coords}
-            axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in STATE_VARIABLES.values()))}
+            axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in state.values()))}
             own = ("member", np.arange(len(self)), {"long_name": "member of the ensemble", "units": "1"})
             yield xr.Dataset(data, {"member": own, "site": forcing.site.values[sites], **axes, **kept}, attrs=run.attrs)
 
     def simulate_members(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
         """The outputs of every member, (member, site, time): members times as large as those of `HybridModel.simulate`."""
-        cube = canonical(cube)
+        cube = self._settled(cube)
         return xr.concat(list(self.portions(cube, outputs, dtype, lanes, progress)), "site", combine_attrs="override").sel(site=cube.site.values)
 
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
         """Mean of the members' outputs and, as NAME_spread, their standard deviation between members, (site, time); memory bounded by `lanes`."""
-        cube = canonical(cube)
+        cube = self._settled(cube)
         parts = [across_members(run) for run in self.portions(cube, outputs, dtype, lanes, progress)]
         return xr.concat(parts, "site", combine_attrs="override").sel(site=cube.site.values)
 
     def save(self, path: str | Path) -> Path:
         """Write the trained ensemble into a directory: ensemble.json and a folder per member. Raises `FileExistsError` if it holds one."""
-        path = Path(path)
+        path = as_path(path)
         if (path / "ensemble.json").exists():
             raise FileExistsError(f"{path} already holds an ensemble")
         names = [f"member_{i:02d}" for i in range(len(self))]
@@ -127,7 +132,7 @@ class HybridEnsemble:
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None) -> "HybridEnsemble":
         """Read an ensemble that `save` has written; `model` as in `HybridModel.load`. Raises `FileNotFoundError` where there is none."""
-        path = Path(path)
+        path = as_path(path)
         if not (path / "ensemble.json").exists():
             raise FileNotFoundError(f"{path} holds no ensemble (no ensemble.json)")
         names = json.loads((path / "ensemble.json").read_text(encoding="utf-8"))["members"]
@@ -138,10 +143,10 @@ def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     """Spread of each parameter between the members at a site (median over sites), and between sites in the mean of the members.
 
     members: of `HybridEnsemble.member_parameters`, (member, site) with attributes lower and upper. Returns, indexed by parameter, between_members,
-    between_sites (shares of the range), and ratio, the first over the second."""
+    between_sites (shares of the range), and ratio, the first over the second; without what is learned once for all sites."""
     rows = {}
     for name, values in members.items():
-        if "site" not in values.dims:  # an array that is the same at all sites
+        if "site" not in values.dims or values.attrs.get("scope") == "global":  # the same at all sites
             continue
         share = values / (values.attrs["upper"] - values.attrs["lower"])
         rows[name] = {"between_members": float(share.std("member", ddof=1).median()), "between_sites": float(share.mean("member").std("site", ddof=1))}
@@ -261,14 +266,14 @@ def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dat
 
     split: site -> "train", "valid" or "test"; the errors are those at the valid sites: without any there is no residuals.csv, and the intervals are those of the
     members alone. Returns the scores of the ensemble's mean, with columns split and method. ValueError for a split without training or test sites, and for a site without a part."""
-    cube = canonical(cube)
+    cube = settled(cube, ensemble.members[0].forcing_options)
     sites = cube.site.values.astype(str)
     if lost := [s for s in sites if s not in split]:
         raise ValueError(f"site {lost[0]} of the cube has no part in the split")
     part = {p: cube.isel(site=[split[s] == p for s in sites]) for p in ("train", "valid", "test")}
     if empty := [p for p in ("train", "test") if not part[p].sizes["site"]]:
         raise ValueError(f"no site of the cube is of the part {empty[0]!r}")
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     parameters, seen = ensemble.member_parameters(cube), observations(cube)
     run = ensemble.simulate(cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)

@@ -27,7 +27,8 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from ..data.cube import canonical, read_table
+from ..data.choices import as_path
+from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
@@ -68,7 +69,7 @@ def hide_later(cube: xr.Dataset, held_out: pd.Series, keep: Sequence[str] = ()) 
 
 def early_forcing(cube: xr.Dataset, train_fraction: float, options: Mapping) -> tuple[xr.Dataset, pd.Series]:
     """The forcing of the whole records, prepared with `options` and without a look at later observations, and the first days held out."""
-    cube = canonical(cube)
+    cube = settled(cube, options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again below
         forcing = prepare_forcing(cube, **options)
@@ -402,7 +403,8 @@ class Calibration:
     def problem(self, cube: xr.Dataset) -> Problem:
         """What was solved, on the same days of the same sites, from the cube that was calibrated with."""
         options = CalibrationOptions(**self.settings["options"])
-        observed = observations(cube, self.settings["targets"], self.model.driving_variables)
+        cube = settled(cube, self.settings["forcing"])
+        observed = observations(cube, self.settings["targets"], self.model.no_targets)
         forcing, held_out = early_forcing(cube, options.train_fraction, self.settings["forcing"])
         mine, seen, _ = calibration_years(forcing, observed, held_out, options.max_years)
         return Problem(self.model, tuple(self.settings["learned"]), make_pool(mine, seen, packed=False), self.settings["spinup"], options)
@@ -414,7 +416,7 @@ class Calibration:
     def save(self, path: str | Path, replace: bool = False) -> Path:
         """Write calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv into a directory. `FileExistsError` if it holds a
         calibration, unless to `replace` it."""
-        path = Path(path)
+        path = as_path(path)
         if (path / "calibration.json").exists() and not replace:
             raise FileExistsError(f"{path} already holds a calibration")
         path.mkdir(parents=True, exist_ok=True)
@@ -431,7 +433,7 @@ class Calibration:
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
         """
-        path = Path(path)
+        path = as_path(path)
         if not (path / "calibration.json").exists():
             raise FileNotFoundError(f"{path} holds no calibration (no calibration.json)")
         settings = json.loads((path / "calibration.json").read_text())
@@ -486,7 +488,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     method: "gradient" (Gauss-Newton with damped steps from many starts) or "cmaes" (CMA-ES). spinup: as in `simulate`. targets: names from
     `TARGETS`, by default all that the cube carries. learned: names of the parameters, by default the model's 36; the others keep their defaults.
     starts_from: sets of parameters to start from, beside the defaults ("process.name" -> scalar or (site), or a Dataset of them; CMA-ES begins at the first).
-    forcing: options of `prepare_forcing`. run_dir: directory for the settings, a checkpoint after each step, and the result; resume: go on from
+    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). run_dir: directory for the settings, a checkpoint after each step, and the result; resume: go on from
     its checkpoint. options: those of `CalibrationOptions`.
 
     Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
@@ -494,7 +496,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options, cube = CalibrationOptions(**options), canonical(cube)
+    options, cube = CalibrationOptions(**options), settled(cube, forcing)
     with run_directory(run_dir, resume) as run_dir:
         return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
 
@@ -508,7 +510,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     held = _held(arrays, starts_from)
     shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
-    observed = observations(cube, targets, shell.model.driving_variables)
+    observed = observations(cube, targets, shell.model.no_targets)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
     problem = Problem(shell.model, tuple(shell.learned), make_pool(mine, _known(seen, mine, targets), packed=False), spinup, options)
     start = starting_points(problem, starts_from)

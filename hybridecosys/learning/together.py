@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from ..data.cube import canonical
+from ..data.cube import settled
 from ..data.forcing import prepare_forcing
 from ..data.observations import observations
 from .batches import Batches, Member, validation_batch
@@ -35,14 +35,14 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     options = TrainingOptions(**options)
     check_epochs(epochs)
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
-    cube = canonical(cube)
+    cube = settled(cube, hybrids[0].forcing_options) if hybrids else cube
     check_members(hybrids, cube, train_sites, valid_sites)
     with run_directory(run_dir, resume) as run_dir:
         return _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resume, targets, progress, forcing, options)
 
 
 def _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resume, targets, progress, forcing, options) -> list[HybridModel]:
-    first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.driving_variables)
+    first, observed = hybrids[0], observations(cube, targets, hybrids[0].model.no_targets)
     if run_dir is not None:
         identity = {"members": [h._identity() for h in hybrids], "forcing": first.forcing_options, "training": {**asdict(options), "weights": dict(options.weights)},
                     "targets": list(observed.data_vars), "epochs": epochs, "sites": {"train": [list(s) for s in train_sites], "valid": [list(s) for s in valid_sites]}}

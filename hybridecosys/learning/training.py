@@ -24,9 +24,10 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
+from ..data.choices import as_path
 from ..data.files import write_arrays, write_table
 from ..data.observations import TARGETS
-from .batches import Batch, Batches
+from .batches import Batch, Batches, noisy
 from .cost import Observed, output_names, site_costs, total_cost
 from .network import ParameterNetwork
 from .options import TrainingOptions
@@ -84,41 +85,41 @@ def in_members(p: Array, counts: Array) -> Array:
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eab
 def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
-              known: np.ndarray) -> Callable:
+              noisy: np.ndarray) -> Callable:
     """A step of all members: (weights, optimizer state, other state, batch, keys) -> (weights, optimizer state, costs, finite, used).
 
-    Weights and optimizer state are stacked along the members. known: 1 for a feature that the member has, else 0, (member, feature).
+    Weights and optimizer state are stacked along the members. noisy: 1 for a feature that gets noise, else 0, (member, feature) (see `hybridecosys.learning.batches.noisy`).
     costs: target -> (member * site,). finite: whether a site's cost and gradient are; used: whether they took part.
     """
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
     span = {n: p.upper - p.lower if p.bounded else 1.0 for n, p in model.parameter_table.items()}  # what a gradient is measured in
 
-    def one(weights, rest, features, known, key):
+    def one(weights, rest, features, noisy, key):
         net = nnx.merge(network, weights, rest)
         net.train()
         noise, drop = jax.random.split(key)
-        return net(features + options.noise * known * jax.random.normal(noise, features.shape), nnx.Rngs(dropout=drop))
+        return net(features + options.noise * noisy * jax.random.normal(noise, features.shape), nnx.Rngs(dropout=drop))
 
-    def of_all(weights, rest, features, known, keys):
-        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, known, keys)
+    def of_all(weights, rest, features, noisy, keys):
+        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, noisy, keys)
 
     @jax.jit
-    def update(weights, opt_state, rest, features, known, keys, counts, costs, gradient):
+    def update(weights, opt_state, rest, features, noisy, keys, counts, costs, gradient):
         finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
         size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
         used = finite & (size <= options.explode) & counts.ravel()
         share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
         gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
-        (change,) = jax.vjp(lambda w: of_all(w, rest, features, known, keys), weights)[1](gradient)
+        (change,) = jax.vjp(lambda w: of_all(w, rest, features, noisy, keys), weights)[1](gradient)
         updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
         return optax.apply_updates(weights, updates), opt_state, finite, used
 
     predict_once = jax.jit(of_all)
 
     def step(weights, opt_state, rest, b: Batch, keys):
-        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, known, keys).items()}
+        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, noisy, keys).items()}
         costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
-        weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, known, keys, b.counts, costs, gradient)
+        weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, noisy, keys, b.counts, costs, gradient)
         return weights, opt_state, costs, finite, used
 
     return step
@@ -222,8 +223,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     members = batches.members
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
     optimizer = make_optimizer(options, epochs * len(batches))
-    known = np.stack([np.arange(max(n.n_features for n in networks)) < n.n_features for n in networks]).astype(np.float32)
-    step, check = make_step(model, graph, optimizer, spinup, options, known), make_check(model, graph, spinup)
+    step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
     state = Progress(0, weights, weights, jax.jit(jax.vmap(optimizer.init))(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
     state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
@@ -340,7 +340,7 @@ class Checkpoints:
     """Checkpoints (NPZ, by epoch) and losses of a training in a run directory; those of the last two epochs are kept."""
 
     def __init__(self, run_dir: str | Path):
-        self.run_dir = Path(run_dir)
+        self.run_dir = as_path(run_dir)
         self.folder = self.run_dir / "checkpoints"
 
     @property

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPEN', 'ROUNDING', 'GRADIENT_BOUND', 'DAILY_BOUND', 'MORNING', 'KEPT', 'Dynamics', 'lookup', 'open_balance',
-           'remembered', 'bounded_gradient', 'limited_gradient', 'recomputed', 'ahead', 'weather_values', 'run_days',
-           'run_block', 'integrate']
+           'remembered', 'bounded_gradient', 'limited_gradient', 'state_size', 'recomputed', 'ahead', 'weather_values',
+           'run_days', 'run_block', 'integrate']
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #2c7d70ff
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from .structure import BALANCES, MEMORY, SOIL, START, STATE, Plan, State, Step, make_plan
+from .structure import Plan, State, Step, make_plan
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #db07a9c2
 @partial(jax.tree_util.register_dataclass, data_fields=("parameters", "static"), meta_fields=("plan",))
@@ -36,12 +36,13 @@ class Dynamics:
     @property
     def undisturbed(self) -> "Dynamics":
         """The same without the disturbance process."""
-        return replace(self, plan=make_plan(a for a in self.plan.approaches if a.process != "disturbance"))
+        return replace(self, plan=make_plan((a for a in self.plan.approaches if a.process != "disturbance"), self.plan.pools.declared))
 
     def values(self, state: State, weather: Mapping[str, Array]) -> dict:
         """All values of a day by key, from the state in the morning and this day's `weather` (see `weather_values`), both (site,)."""
-        values = {**self.static, **weather, **state, "soil": tuple(state[name] for name in SOIL)}
-        values.update({start: values[name] for start, name in START.items()})
+        pools = self.plan.pools
+        values = {**self.static, **weather, **state} | {name: tuple(state[part] for part in pool.parts(name)) for name, pool in pools.declared.items() if pool.layers}
+        values.update({f"{name}_start": values[name] for name in pools.declared if name in values})
         self.plan.run("weather", values, self.parameters)  # what of it has not been computed before
         self.plan.run("day", values, self.parameters)
         return values
@@ -50,26 +51,28 @@ class Dynamics:
         """Advance the state by a day. All arrays are (site,); `weather` holds this day's values by key. Returns state and outputs."""
         values = self.values(state, weather)
         new = {name: lookup(self.plan, values, name) for name in state}
-        given = {name: lookup(self.plan, values, name) for name in outputs if name not in OPEN}
-        return new, given | {name: open_balance(self.plan, values, state, new, OPEN[name]) for name in outputs if name in OPEN}
+        given = {name: lookup(self.plan, values, name) for name in outputs if not name.startswith(OPEN)}
+        return new, given | {name: open_balance(self.plan, values, state, new, name.removeprefix(OPEN)) for name in outputs if name.startswith(OPEN)}
 
 
 def lookup(plan: Plan, values: Mapping, name: str) -> Array:
     """The value of `name` at the end of the day."""
-    return values[plan.last["soil"]][SOIL.index(name)] if name in SOIL else values[plan.last[name]]
+    if name in plan.pools.layer:
+        pool, layer = plan.pools.layer[name]
+        return values[plan.last[pool]][layer]
+    return values[plan.last[name]]
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #c1osure1
-OPEN = {f"open_{group}": group for group in BALANCES}
-"Outputs of a day that say how far a group of pools is from closing."
+OPEN = "open_"
+"What the outputs begin with that say how far a group of pools is from closing: `open_water`."
 ROUNDING = 16
 "Units in the last place of a store up to which a day's balance counts as closed."
 
 
 def open_balance(plan: Plan, values: Mapping[str, Array], state: State, new: State, group: str) -> Array:
-    """What enters less what leaves less what the pools of `group` gain in a day, (site,); 0 up to rounding (see `ROUNDING`)."""
-    pools, enter, leave, _ = BALANCES[group]
-    gone = [lookup(plan, values, name) for name in leave] + [values[key] for key in (plan.leaving_carbon if group == "carbon" else ())]
-    fluxes = [*(lookup(plan, values, name) for name in enter), *(-x for x in gone)]
+    """What is declared to enter less what is declared to leave less what the pools of `group` gain in a day, (site,); 0 up to rounding (see `ROUNDING`)."""
+    pools = plan.pools.of(group)
+    fluxes = [*(values[key] for key in plan.enters.get(group, ())), *(-values[key] for key in plan.leaves.get(group, ()))]
     missing = sum(fluxes) - sum(new[name] - state[name] for name in pools)
     size = sum(jnp.abs(state[name]) for name in pools) + sum(jnp.abs(x) for x in fluxes)
     return jnp.where(jnp.abs(missing) > ROUNDING * jnp.finfo(size.dtype).eps * size, missing, 0)
@@ -83,7 +86,7 @@ DAILY_BOUND = 1e12
 
 def remembered(plan: Plan) -> tuple[str, ...]:
     """The memory variables that follow from the weather alone."""
-    return tuple(name for name in MEMORY if plan.stage[plan.last[name]] == "weather")
+    return tuple(name for name in plan.pools.memory if plan.stage[plan.last[name]] == "weather")
 
 
 def bounded_gradient(plan: Plan, state: State) -> State:
@@ -117,12 +120,16 @@ MORNING, KEPT = "state in the morning", 128 * 2**20
 "Name of what a gradient keeps of a day; bytes of it up to which it is kept for all days."
 
 
-def recomputed(body: Callable, size: int) -> Callable:
-    """`body`, a block of days, computed again for the gradient: from the states of all its mornings where those of a whole run (`size` bytes for each
-    variable) are no more than `KEPT`; else from the state of its first morning alone, which takes one more forward run and little memory."""
-    few = size * len(STATE) <= KEPT
-    return jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(MORNING) if few else None)
+def state_size(state: State, forcing: Mapping[str, Array], times: int = 1) -> int:
+    """Bytes of the states of all mornings of `forcing`, `times` over."""
+    return times * forcing["t_air"].size * sum(x.dtype.itemsize for x in state.values())
 
+
+def recomputed(body: Callable, size: int) -> Callable:
+    """`body`, a block of days, computed again for the gradient: from the states of all its mornings where those of a whole run (`size` bytes)
+    are no more than `KEPT`; else from the state of its first morning alone, which takes one more forward run and little memory."""
+    few = size <= KEPT
+    return jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(MORNING) if few else None)
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #377b1f3e
 def ahead(plan: Plan) -> tuple[Step, ...]:
@@ -137,7 +144,7 @@ def ahead(plan: Plan) -> tuple[Step, ...]:
 
 def weather_values(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], steps: Sequence[Step] | None = None) -> dict[str, Array]:
     """Forcing and what `steps` make of it (by default all that depend on the weather alone), for a block of days, by key, (day, site)."""
-    values, keys = {**dynamics.static, **forcing, **{name: state[name] for name in MEMORY}}, [*forcing]
+    values, keys = {**dynamics.static, **forcing, **{name: state[name] for name in dynamics.plan.pools.memory}}, [*forcing]
     for s in (s for s in dynamics.plan.steps if s.stage == "weather") if steps is None else steps:
         s(values, dynamics.parameters)
         keys += s.keys
@@ -152,7 +159,7 @@ def run_days(dynamics: Dynamics, state: State, weather: Mapping[str, Array], val
     `bounded`: limit the gradient from day to day (reverse mode only). Returns the state, (site,), and outputs (day, site).
     """
     weather_memory = remembered(dynamics.plan)
-    carried = {name: state[name] for name in STATE if name not in weather_memory}
+    carried = {name: state[name] for name in state if name not in weather_memory}
     one_day = jax.checkpoint(partial(Dynamics.day, outputs=tuple(outputs)))
 
     def day(state, today):
@@ -184,7 +191,7 @@ def integrate(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], sc
     the site of each block and lane, and whether it starts there, both (block, lane); None where lanes are sites.
     """
     body = partial(_one_block, tuple(outputs))
-    body = recomputed(body, forcing["t_air"].size * state["wood"].dtype.itemsize) if checkpoint else body
+    body = recomputed(body, state_size(state, forcing)) if checkpoint else body
     if schedule is None:
         return jax.lax.scan(lambda s, x: body(dynamics, bounded_gradient(dynamics.plan, s), x[0], x[1]), state, (forcing, valid))
 
@@ -197,7 +204,7 @@ def integrate(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], sc
 
     _, (evenings, out) = jax.lax.scan(packed, _take(state, schedule[0][0]), (forcing, valid, schedule))
     of = schedule[0].ravel()
-    last = jax.ops.segment_max(jnp.arange(of.size), of, state["wood"].size)  # last block of each site; negative where it has none
+    last = jax.ops.segment_max(jnp.arange(of.size), of, jax.tree.leaves(state)[0].size)  # last block of each site; negative where it has none
     return jax.tree.map(lambda evening, start: jnp.where(last < 0, start, evening.reshape(-1)[last]), evenings, state), out
 
 

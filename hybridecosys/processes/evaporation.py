@@ -12,7 +12,7 @@ from jax import Array
 from .process import Parameter, approach, lesser, pos
 
 # %% ../../nbs/02_processes/04_evaporation.ipynb #2c46f2d2
-@approach("pet", returns="pet", alpha=Parameter(1.26, 0.1, 2.0, "1", "Priestley-Taylor coefficient"))
+@approach("pet", returns="pet", units={"pet": ("mm d-1", "potential evapotranspiration")}, alpha=Parameter(1.26, 0.1, 2.0, "1", "Priestley-Taylor coefficient"))
 def priestley_taylor(t_air: Array, rn: Array, alpha: Array):
     """Potential evapotranspiration (mm d-1) from air temperature (degC) and net radiation (MJ m-2 d-1).
 
@@ -24,7 +24,7 @@ def priestley_taylor(t_air: Array, rn: Array, alpha: Array):
     return pos(alpha * delta / (delta + gamma) * rn / heat)
 
 # %% ../../nbs/02_processes/04_evaporation.ipynb #f9d95c21
-@approach("soil_evaporation", returns=("soil", "soil_evaporation"),
+@approach("soil_evaporation", returns=("soil", "soil_evaporation"), leaves="soil_evaporation", units={"soil_evaporation": ("mm d-1", "soil evaporation")},
           alpha=Parameter(1.0, 0.1, 3, "1", "factor on potential evapotranspiration", learned=True),
           k=Parameter(0.2, 0.05, 0.95, "d-1", "share of the top layer that can evaporate in a day", learned=True))
 def demand_supply(soil: tuple, pet: Array, fapar: Array, alpha: Array, k: Array):

@@ -4,17 +4,24 @@
 
 # %% auto #0
 __all__ = ['leaf_carbon', 'specific_leaf_area', 'observed_greenness', 'leaves_against_observed', 'cloudiness', 'running_extremes',
-           'diffuse_light', 'casa_bell', 'co2_effect', 'preles', 'quadratic_stress', 'exponential_wue', 'light_use',
-           'coupled', 'in_proportion']
+           'diffuse_light', 'casa_bell', 'co2_effect', 'preles', 'quadratic_stress', 'check_co2_response',
+           'exponential_wue', 'light_use', 'coupled', 'in_proportion']
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #5556dd9f
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+import numpy as np
+import xarray as xr
 from jax import Array
 
-from .process import Parameter, approach, bell, highest, lesser, lowest, pos, ratio, unit
+from .process import Parameter, Pool, approach, bell, highest, lesser, lowest, pos, ratio, unit
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #fc0f74af
-@approach("fapar", returns=("fapar", "fapar_bare"),
+_FAPAR = {"fapar": ("1", "fraction of absorbed PAR of the vegetated part"), "fapar_bare": ("1", "fraction of absorbed PAR of the pixel")}
+
+
+@approach("fapar", returns=("fapar", "fapar_bare"), units=_FAPAR,
           k_extinction=Parameter(0.005, 0.0005, 0.05, "m2 gC-1", "light extinction per leaf carbon", learned=True))
 def leaf_carbon(leaf: Array, vegetation_fraction: Array, k_extinction: Array):
     """Fraction of absorbed PAR of the vegetated part (1), 1 - exp(-C_leaf k), and of the whole pixel, times the vegetation fraction."""
@@ -22,13 +29,13 @@ def leaf_carbon(leaf: Array, vegetation_fraction: Array, k_extinction: Array):
     return fapar, fapar * vegetation_fraction
 
 
-@approach("lai", returns="lai", sla=Parameter(0.016, 0.01, 0.024, "m2 gC-1", "specific leaf area"))
+@approach("lai", returns="lai", units={"lai": ("m2 m-2", "leaf area index", "leaf_area_index")}, sla=Parameter(0.016, 0.01, 0.024, "m2 gC-1", "specific leaf area"))
 def specific_leaf_area(leaf: Array, sla: Array):
     """Leaf area index (m2 m-2) = SLA C_leaf (gC m-2)."""
     return sla * leaf
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #0b5e7ed1
-@approach("fapar", returns=("fapar", "fapar_bare"), forcing=("greenness",),
+@approach("fapar", returns=("fapar", "fapar_bare"), units=_FAPAR, forcing=("greenness",),
           gain=Parameter(1.0, 0.6, 1.6, "1", "fAPAR per observed greenness", learned=True),
           offset=Parameter(0.0, -0.1, 0.2, "1", "greenness of bare ground", learned=True))
 def observed_greenness(greenness: Array, gain: Array, offset: Array):
@@ -38,6 +45,8 @@ def observed_greenness(greenness: Array, gain: Array, offset: Array):
 
 
 @approach("leaf_fapar", returns=("fapar_of_leaves", "fapar_difference"),
+          units={"fapar_of_leaves": ("1", "fraction of absorbed PAR of the pixel that the leaf pool would have"),
+                 "fapar_difference": ("1", "fraction of absorbed PAR of the leaf pool minus the observed one")},
           k_extinction=Parameter(0.005, 0.0005, 0.05, "m2 gC-1", "light extinction per leaf carbon"))
 def leaves_against_observed(leaf: Array, vegetation_fraction: Array, fapar: Array, k_extinction: Array):
     """fAPAR of the pixel that the leaf pool (gC m-2) would have (1), (1 - exp(-C_leaf k)) vegetation fraction, and how much it is above the observed `fapar` (1)."""
@@ -50,14 +59,16 @@ def cloudiness(rg: Array, rg_pot: Array) -> Array:
     return unit(1 - ratio(rg, rg_pot))
 
 
-@approach("cloud_memory", returns=("ci_min", "ci_max"), cumulative=True)
+@approach("cloud_memory", returns=("ci_min", "ci_max"), cumulative=True,
+          pools={"ci_min": Pool("memory", 1.0, "lowest cloudiness index so far"), "ci_max": Pool("memory", 1.0, "highest cloudiness index so far")})
 def running_extremes(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array):
     """Lowest and highest cloudiness index up to and including each day, (day, site), from those of the days before, (site,)."""
     ci = cloudiness(rg, rg_pot)
     return lowest(ci, ci_min), highest(ci, ci_max)
 
 
-@approach("gpp_cloud", returns="gpp_f_cloud", mu=Parameter(0.46, 1e-4, 1, "1", "loss of efficiency under a clear sky", learned=True))
+@approach("gpp_cloud", returns="gpp_f_cloud", units={"gpp_f_cloud": ("1", "cloud stressor of GPP")},
+          mu=Parameter(0.46, 1e-4, 1, "1", "loss of efficiency under a clear sky", learned=True))
 def diffuse_light(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array, mu: Array):
     """Cloud stressor of GPP (1): 1 - mu (1 - cn), cn the cloudiness index scaled between its extremes; 0 in the polar night.
 
@@ -67,7 +78,7 @@ def diffuse_light(rg: Array, rg_pot: Array, ci_min: Array, ci_max: Array, mu: Ar
     return jnp.where(rg_pot > 0, 1 - mu * (1 - scaled), 0.0)
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #795db12d
-@approach("gpp_temperature", returns="gpp_f_temperature",
+@approach("gpp_temperature", returns="gpp_f_temperature", units={"gpp_f_temperature": ("1", "temperature stressor of GPP")},
           t_opt=Parameter(25, 5, 35, "degC", "optimum of photosynthesis", learned=True),
           slope_cold=Parameter(0.2, 0.01, 0.3, "degC-1", "steepness below the optimum", learned=True),
           slope_warm=Parameter(0.3, 0.01, 0.5, "degC-1", "steepness above the optimum", learned=True),
@@ -82,7 +93,7 @@ def co2_effect(co2: Array, co2_base: Array, co2_sat: Array) -> Array:
     return 1 + (co2 - co2_base) / (co2 - co2_base + co2_sat)
 
 
-@approach("gpp_vpd", returns="gpp_f_vpd",
+@approach("gpp_vpd", returns="gpp_f_vpd", units={"gpp_f_vpd": ("1", "VPD and CO2 stressor of GPP")},
           kappa=Parameter(0.4, 0.06, 0.7, "kPa-1", "sensitivity to vapour pressure deficit", learned=True),
           c_kappa=Parameter(0.4, -50, 10, "1", "CO2 exponent of the VPD response", learned=True),
           co2_base=Parameter(295, 250, 500, "ppm", "CO2 without effect"),
@@ -96,7 +107,7 @@ def preles(vpd_day: Array, co2: Array, kappa: Array, c_kappa: Array, co2_base: A
     return unit(jnp.exp(-sensitivity * vpd_day) * co2_effect(co2, co2_base, co2_sat))
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #237e2b7a
-@approach("gpp_soil_water", returns="gpp_f_soil_water",
+@approach("gpp_soil_water", returns="gpp_f_soil_water", units={"gpp_f_soil_water": ("1", "soil-water stressor of GPP")},
           q=Parameter(1.0, 0.01, 4, "1", "curvature of the loss", learned=True),
           theta_star=Parameter(0.6, 0.1, 1, "1", "relative soil moisture below which GPP is reduced", learned=True))
 def quadratic_stress(soil_start: tuple, w_fc: tuple, w_wp: tuple, q: Array, theta_star: Array):
@@ -108,8 +119,24 @@ def quadratic_stress(soil_start: tuple, w_fc: tuple, w_wp: tuple, q: Array, thet
     m = lesser(pos(sum(soil_start) - wilting) / pos(sum(w_fc) - wilting), 1.0)
     return jnp.where(m <= theta_star, unit(1 - q * (m - theta_star) ** 2), 1.0)
 
+# %% ../../nbs/02_processes/07_photosynthesis.ipynb #wuecheck1
+def check_co2_response(parameters: Mapping[str, np.ndarray], forcing: xr.Dataset) -> None:
+    """Raise `ValueError` naming the site where `co2_base` and `co2_sat` of `exponential_wue` leave no positive efficiency at its lowest CO2.
+
+    The CO2 term 1 + (co2 - base) / (co2 - base + sat) is positive, and has no pole above, where sat > 0 and 2 (co2 - base) + sat > 0.
+    """
+    if not {"co2_base", "co2_sat"} <= set(parameters):
+        return
+    lowest = forcing.co2.min("time").values
+    base, sat = (np.broadcast_to(parameters[n], lowest.shape) for n in ("co2_base", "co2_sat"))
+    bad = ~((2 * (lowest - base) + sat > 0) & (lowest - base + sat > 0))
+    if bad.any():
+        i = int(bad.argmax())
+        raise ValueError(f"site {forcing.site.values[i]}: wue.co2_base {base[i]:g} and wue.co2_sat {sat[i]:g} ppm leave no positive water-use "
+                         f"efficiency at its lowest CO2, {lowest[i]:g} ppm")
+
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #dcd280c6
-@approach("wue", returns="wue",
+@approach("wue", returns="wue", units={"wue": ("gC mm-1", "water-use efficiency")}, check=check_co2_response,
           at_one_hpa=Parameter(9.2, 2, 20, "gC mm-1", "efficiency in moist air", learned=True),
           kappa=Parameter(0.4, 0.06, 0.7, "kPa-1", "loss with vapour pressure deficit", learned=True),
           co2_base=Parameter(380, 300, 500, "ppm", "CO2 without effect"),
@@ -122,7 +149,7 @@ def exponential_wue(vpd_day: Array, co2: Array, at_one_hpa: Array, kappa: Array,
     return at_one_hpa * jnp.exp(-kappa * vpd_day) * co2_effect(co2, co2_base, co2_sat)
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #ef5550c0
-@approach("gpp_potential", returns="gpp_potential",
+@approach("gpp_potential", returns="gpp_potential", units={"gpp_potential": ("gC m-2 d-1", "GPP of a closed, well-watered canopy")},
           eps_max=Parameter(2.0, 0.1, 5, "gC MJ-1", "maximum light-use efficiency", learned=True))
 def light_use(rg: Array, gpp_f_cloud: Array, gpp_f_temperature: Array, gpp_f_vpd: Array, eps_max: Array):
     """GPP of a closed, well-watered canopy (gC m-2 d-1): eps_max PAR f_cloud f_temperature f_vpd with PAR = 0.5 rg (MJ m-2 d-1).
@@ -132,7 +159,8 @@ def light_use(rg: Array, gpp_f_cloud: Array, gpp_f_temperature: Array, gpp_f_vpd
     return eps_max * 0.5 * rg * gpp_f_cloud * gpp_f_temperature * gpp_f_vpd
 
 
-@approach("gpp", returns=("gpp", "transpiration"))
+@approach("gpp", returns=("gpp", "transpiration"), enters="gpp", leaves="transpiration",
+          units={"gpp": ("gC m-2 d-1", "gross primary production"), "transpiration": ("mm d-1", "transpiration")})
 def coupled(gpp_potential: Array, fapar: Array, gpp_f_soil_water: Array, transpiration_supply: Array, wue: Array):
     """GPP (gC m-2 d-1) = min(supply WUE, fAPAR potential f_soil_water), and transpiration (mm d-1) = GPP / WUE."""
     gpp = lesser(transpiration_supply * wue, fapar * gpp_potential * gpp_f_soil_water)

@@ -12,7 +12,7 @@ from jax import Array
 from .process import Parameter, approach, lesser, pos
 
 # %% ../../nbs/02_processes/09_respiration.ipynb #d3f6daa5
-@approach("maintenance_respiration", returns="maintenance_f_temperature",
+@approach("maintenance_respiration", returns="maintenance_f_temperature", units={"maintenance_f_temperature": ("1", "temperature factor of maintenance respiration")},
           q10=Parameter(2.0, 1.05, 3, "1", "factor for 10 K of warming"), t_ref=Parameter(20, 0, 40, "degC", "temperature of factor 1"))
 def q10_maintenance(t_air: Array, q10: Array, t_ref: Array):
     """Temperature factor of maintenance respiration (1): Q10^((t_air - t_ref)/10), temperatures in degC."""
@@ -21,9 +21,12 @@ def q10_maintenance(t_air: Array, q10: Array, t_ref: Array):
 # %% ../../nbs/02_processes/09_respiration.ipynb #cd0b97cb
 CARBON_TO_NITROGEN = {"root": 25.0, "wood": 260.0, "leaf": 260.0, "reserve": 10.0}
 "C:N of the vegetation pools (gC gN-1)."
+_WORDS = {"root": "roots", "wood": "wood", "leaf": "leaves", "reserve": "the reserve"}
+_NPP = {**{f"npp_{pool}": ("gC m-2 d-1", f"net primary production of {words}") for pool, words in _WORDS.items()},
+        "npp": ("gC m-2 d-1", "net primary production"), "auto_respiration": ("gC m-2 d-1", "autotrophic respiration")}
 
 
-@approach("autotrophic_respiration", returns=("npp_root", "npp_wood", "npp_leaf", "npp_reserve", "npp", "auto_respiration"),
+@approach("autotrophic_respiration", returns=tuple(_NPP), leaves="auto_respiration", units=_NPP,
           rmn=Parameter(0.0090857142857, 0.00090857142857, 0.090857142857, "gC gN-1 d-1", "maintenance per nitrogen", learned=True),
           growth_yield=Parameter(0.75, 0, 1, "1", "carbon kept of carbon used for growth"))
 def thornley_cannell(gpp: Array, root: Array, wood: Array, leaf: Array, reserve: Array, to_root: Array, to_wood: Array, to_leaf: Array,

@@ -14,22 +14,23 @@ from .soil_hydraulics import LAYER_THICKNESS, LAYER_TOP, SOIL_DEPTH
 
 # %% ../../nbs/02_processes/06_roots.ipynb #3ecfa140
 DEPTH_FRACTION = Parameter(0.5, 0.1, 0.8, "1", "rooting depth over soil depth", learned=True)
+_SHARE = {"root_share": ("1", "share of each layer that roots reach")}
 
 
-@approach("root_depth", returns="root_share", fraction=DEPTH_FRACTION)
+@approach("root_depth", returns="root_share", units=_SHARE, fraction=DEPTH_FRACTION)
 def smooth_depth(fraction: Array):
     """Share (1) of each of the four layers that roots reach: unit((fraction 2000 mm - top) / thickness)."""
     return tuple(unit((fraction * SOIL_DEPTH - top) / thickness)
                  for top, thickness in zip(LAYER_TOP, LAYER_THICKNESS, strict=True))
 
 
-@approach("root_depth", returns="root_share", smooth=smooth_depth, fraction=DEPTH_FRACTION)
+@approach("root_depth", returns="root_share", units=_SHARE, smooth=smooth_depth, fraction=DEPTH_FRACTION)
 def step_depth(fraction: Array):
     """1 for the first layer and for each whose upper edge lies at or above the rooting depth, else 0."""
     return (jnp.ones_like(fraction), *(jnp.where(top <= fraction * SOIL_DEPTH, 1.0, 0.0) for top in LAYER_TOP[1:]))
 
 # %% ../../nbs/02_processes/06_roots.ipynb #1ff369e8
-@approach("root_efficiency", returns="root_uptake",
+@approach("root_efficiency", returns="root_uptake", units={"root_uptake": ("1", "share of each layer's available water that roots can take up in a day")},
           k=Parameter(0.02, 0.001, 0.3, "m2 gC-1", "rate at which root carbon raises uptake efficiency", learned=True),
           max=Parameter(0.95, 0.7, 0.98, "1", "efficiency of dense roots"),
           min=Parameter(0.1, 0.05, 0.3, "1", "efficiency without roots"))
@@ -40,6 +41,7 @@ def saturating_uptake(root: Array, root_share: tuple, k: Array, max: Array, min:
 
 # %% ../../nbs/02_processes/06_roots.ipynb #e6b8865c
 @approach("transpiration_supply", returns=("available_water", "transpiration_supply"),
+          units={"available_water": ("mm", "water of each layer that roots can take up"), "transpiration_supply": ("mm d-1", "soil water that can be transpired")},
           k=Parameter(0.99, 0.002, 1, "d-1", "share of plant-available water that can be transpired", learned=True))
 def fraction_of_available(soil: tuple, w_wp: tuple, root_uptake: tuple, k: Array):
     """Plant-available water per layer (mm), e_l pos(soil_l - w_wp_l), and the supply for transpiration (mm d-1), k times its sum."""

@@ -9,10 +9,11 @@ __all__ = ['temperature_threshold', 'linear_cover', 'degree_day_radiation']
 import jax.numpy as jnp
 from jax import Array
 
-from .process import Parameter, approach, lesser, pos
+from .process import Parameter, Pool, approach, lesser, pos
 
 # %% ../../nbs/02_processes/03_snow.ipynb #a48a8f41
-@approach("rain_snow", returns=("rain", "snowfall"),
+@approach("rain_snow", returns=("rain", "snowfall"), enters="precip",
+          units={"rain": ("mm d-1", "precipitation that falls as rain"), "snowfall": ("mm d-1", "precipitation that falls as snow")},
           t_threshold=Parameter(0.0, -5, 5, "degC", "below it precipitation is snow"))
 def temperature_threshold(precip: Array, t_air: Array, t_threshold: Array):
     """Rain and snowfall (mm d-1): all snow where `t_air` (degC) is below `t_threshold` (degC)."""
@@ -20,13 +21,16 @@ def temperature_threshold(precip: Array, t_air: Array, t_threshold: Array):
     return jnp.where(cold, 0.0, precip), jnp.where(cold, precip, 0.0)
 
 # %% ../../nbs/02_processes/03_snow.ipynb #201261dd
-@approach("snow_cover", returns="snow_fraction", depth=Parameter(15, 1, 100, "mm", "snow water at full cover"))
+@approach("snow_cover", returns="snow_fraction", units={"snow_fraction": ("1", "fraction covered by snow", "surface_snow_area_fraction")},
+          depth=Parameter(15, 1, 100, "mm", "snow water at full cover"))
 def linear_cover(snow: Array, depth: Array):
     """Snow-covered fraction (1) from the snow water (mm): min(1, snow / depth)."""
     return lesser(snow / depth, 1.0)
 
 # %% ../../nbs/02_processes/03_snow.ipynb #6eb1c1aa
 @approach("snow_melt", returns=("snow", "snow_melt", "water_input"),
+          pools={"snow": Pool("water", 0.01, "snow water", standard_name="lwe_thickness_of_surface_snow_amount")},
+          units={"snow_melt": ("mm d-1", "snow melt"), "water_input": ("mm d-1", "rain and snow melt that enter the soil")},
           t_factor=Parameter(3, 0.01, 10, "mm degC-1 d-1", "melt per degree above zero", learned=True),
           rn_factor=Parameter(2, 0.01, 3, "mm m2 MJ-1", "melt per net radiation", learned=True))
 def degree_day_radiation(snow: Array, snowfall: Array, rain: Array, snow_fraction: Array, t_air: Array, rn: Array,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .process import approach
+from .process import Pool, approach
 
 # %% ../../nbs/02_processes/02_soil_hydraulics.ipynb #397bb53e
 LAYER_THICKNESS = (50.0, 200.0, 750.0, 1000.0)
@@ -62,14 +62,18 @@ def check_texture(sand, clay, sites) -> None:
                              "function (wilting < field capacity < saturation is not met)")
 
 # %% ../../nbs/02_processes/02_soil_hydraulics.ipynb #8a87b20e
-@approach("soil_hydraulics", returns=("w_sat", "w_fc", "w_wp", "soil_beta", "k_sat", "k_fc"))
+@approach("soil_hydraulics", returns=("w_sat", "w_fc", "w_wp", "soil_beta", "k_sat", "k_fc"),
+          pools={"soil": Pool("water", 100.0, "water", layers=len(LAYER_THICKNESS), full="w_sat")},
+          units={"w_sat": ("mm", "water of each layer at saturation"), "w_fc": ("mm", "water of each layer at field capacity"),
+                 "w_wp": ("mm", "water of each layer at the wilting point"), "soil_beta": ("1", "exponent of the retention curve of each layer"),
+                 "k_sat": ("mm d-1", "hydraulic conductivity of each layer at saturation"), "k_fc": ("mm d-1", "hydraulic conductivity of each layer at field capacity")})
 def pedotransfer(sand: Array, clay: Array):
     """Water held by each layer at saturation, field capacity and wilting point (mm), beta (1), k_sat and k_fc (mm d-1).
 
     `sand`, `clay`: one value for the column, (site,), or a tuple of one for each layer. Source: `saxton_rawls`.
     """
-    sand = sand if isinstance(sand, tuple) else (sand,) * 4
-    clay = clay if isinstance(clay, tuple) else (clay,) * 4
+    sand = sand if isinstance(sand, tuple) else (sand,) * len(LAYER_THICKNESS)
+    clay = clay if isinstance(clay, tuple) else (clay,) * len(LAYER_THICKNESS)
     soils = [saxton_rawls(s, c) for s, c in zip(sand, clay, strict=True)]
     water = lambda key: tuple(soil[key] * thickness for soil, thickness in zip(soils, LAYER_THICKNESS, strict=True))
     layers = lambda key: tuple(soil[key] for soil in soils)

@@ -10,10 +10,11 @@ __all__ = ['bergstroem', 'linear_reservoir', 'fill_from_top', 'power_drainage', 
 import jax.numpy as jnp
 from jax import Array
 
-from .process import Parameter, approach, lesser, pos, power, unit
+from .process import Parameter, Pool, approach, lesser, pos, power, unit
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #0f3fcc87
-@approach("saturation_runoff", returns=("surface_runoff", "water_input"),
+@approach("saturation_runoff", returns=("surface_runoff", "water_input"), leaves="surface_runoff", units={"surface_runoff": ("mm d-1", "saturation-excess runoff")},
+          pools={"surface": Pool("water", 0.01, "surface water")},
           beta=Parameter(1.1, 0.1, 5, "1", "Bergstroem exponent", learned=True))
 def bergstroem(water_input: Array, soil_start: tuple, w_sat: tuple, beta: Array):
     """Surface runoff (mm d-1) and the water that infiltrates: runoff = input unit((sum soil / sum w_sat)^beta).
@@ -24,7 +25,10 @@ def bergstroem(water_input: Array, soil_start: tuple, w_sat: tuple, beta: Array)
     return runoff, water_input - runoff
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #4b2b0520
-@approach("base_flow", returns=("to_groundwater", "base_flow"), k=Parameter(0.001, 1e-5, 0.02, "d-1", "share of groundwater that leaves in a day"))
+@approach("base_flow", returns=("to_groundwater", "base_flow"), leaves="base_flow",
+          pools={"groundwater": Pool("water", 1000.0, "groundwater")},
+          units={"base_flow": ("mm d-1", "base flow"), "to_groundwater": ("mm d-1", "percolation and recharge minus base flow, before capillary rise")},
+          k=Parameter(0.001, 1e-5, 0.02, "d-1", "share of groundwater that leaves in a day"))
 def linear_reservoir(groundwater: Array, k: Array):
     """The day's balance of groundwater so far, and base flow = k groundwater (mm d-1); groundwater in mm.
 
@@ -48,12 +52,12 @@ def fill_from_top(water_input: Array, soil: tuple, to_groundwater: Array, w_sat:
 # %% ../../nbs/02_processes/05_soil_water.ipynb #6858c04c
 @approach("drainage", returns="soil", exponent=Parameter(1.5, 0.1, 3, "1", "times the retention exponent", learned=True))
 def power_drainage(soil: tuple, w_sat: tuple, w_fc: tuple, soil_beta: tuple, exponent: Array):
-    """Soil water per layer (mm) after drainage of layers 1..3 downwards.
+    """Soil water per layer (mm) after drainage of each layer but the lowest downwards.
 
     With x = min(pos(soil), w_sat): drain = min(unit((x/w_sat)^(exponent beta)) x, room below, min(x, w_sat - w_fc)), not below 0.
     """
     soil = list(soil)
-    for l in range(3):
+    for l in range(len(soil) - 1):
         x = lesser(pos(soil[l]), w_sat[l])
         wanted = unit(power(x / w_sat[l], exponent * soil_beta[l])) * x
         drain = pos(lesser(lesser(wanted, w_sat[l + 1] - soil[l + 1]), lesser(x, w_sat[l] - w_fc[l])))
@@ -62,10 +66,10 @@ def power_drainage(soil: tuple, w_sat: tuple, w_fc: tuple, soil_beta: tuple, exp
     return tuple(soil)
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #bba00f05
-@approach("capillary_conductance", returns="k_capillary")
+@approach("capillary_conductance", returns="k_capillary", units={"k_capillary": ("mm d-1", "conductivity between neighbouring layers, for capillary rise")})
 def geometric_mean(k_fc: tuple):
     """Conductivity between neighbouring layers (mm d-1), the geometric mean of their values at field capacity."""
-    return tuple(k_fc[l] if k_fc[l] is k_fc[l + 1] else jnp.sqrt(k_fc[l] * k_fc[l + 1]) for l in range(3))
+    return tuple(k_fc[l] if k_fc[l] is k_fc[l + 1] else jnp.sqrt(k_fc[l] * k_fc[l + 1]) for l in range(len(k_fc) - 1))
 
 
 @approach("capillary", returns="soil", max_fraction=Parameter(0.95, 0.02, 0.98, "1", "share of a layer that can rise in a day"))
@@ -75,7 +79,7 @@ def capillary_rise(soil: tuple, w_sat: tuple, k_capillary: tuple, max_fraction: 
     rise = min(k (1 - unit(soil_l / w_sat_l)), pos(w_sat_l - soil_l), pos(max_fraction soil_l+1)), not below 0.
     """
     soil = list(soil)
-    for l in range(3):
+    for l in range(len(soil) - 1):
         rise = lesser(lesser(k_capillary[l] * (1 - unit(soil[l] / w_sat[l])), pos(w_sat[l] - soil[l])),
                       pos(max_fraction * soil[l + 1]))
         soil[l] = soil[l] + pos(rise)
@@ -83,7 +87,8 @@ def capillary_rise(soil: tuple, w_sat: tuple, k_capillary: tuple, max_fraction: 
     return tuple(soil)
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #15c8a8e3
-_RECHARGE = dict(exponent=Parameter(1.5, 1, 3, "1", "times the retention exponent", learned=True))
+_RECHARGE = dict(units={"recharge": ("mm d-1", "drainage of the deepest layer to the groundwater")},
+                 exponent=Parameter(1.5, 1, 3, "1", "times the retention exponent", learned=True))
 
 
 @approach("recharge", returns=("soil", "to_groundwater", "recharge"), **_RECHARGE)
@@ -92,46 +97,47 @@ def emptying_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_bet
 
     What `power_recharge` drains, S x^n, solved over the day: the water left falls towards 0 as it drains, and rises with that of the morning.
     """
-    n = exponent * soil_beta[3]
-    flux = soil[3] * -jnp.expm1(-jnp.log1p(n * power(unit(soil[3] / w_sat[3]), n)) / n)
-    return (*soil[:3], soil[3] - flux), to_groundwater + flux, flux
+    n = exponent * soil_beta[-1]
+    flux = soil[-1] * -jnp.expm1(-jnp.log1p(n * power(unit(soil[-1] / w_sat[-1]), n)) / n)
+    return (*soil[:-1], soil[-1] - flux), to_groundwater + flux, flux
 
 
 @approach("recharge", returns=("soil", "to_groundwater", "recharge"), smooth=emptying_recharge, **_RECHARGE)
 def power_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_beta: tuple, exponent: Array):
-    """Soil water (mm), the balance of groundwater so far and recharge (mm d-1) = unit(unit(soil_4/w_sat_4)^(exponent beta)) soil_4."""
-    flux = unit(power(unit(soil[3] / w_sat[3]), exponent * soil_beta[3])) * soil[3]
-    return (*soil[:3], soil[3] - flux), to_groundwater + flux, flux
+    """Soil water (mm), the balance of groundwater so far and recharge (mm d-1) = unit(unit(S/w_sat)^(exponent beta)) S."""
+    flux = unit(power(unit(soil[-1] / w_sat[-1]), exponent * soil_beta[-1])) * soil[-1]
+    return (*soil[:-1], soil[-1] - flux), to_groundwater + flux, flux
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #57ab1e00
-_RETURN = dict(max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day"))
+_RETURN = dict(units={"groundwater_recharge": ("mm d-1", "net recharge of groundwater")},
+               max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day"))
 
 
 @approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"), **_RETURN)
 def relaxing_flux(soil: tuple, groundwater: Array, to_groundwater: Array, recharge: Array, w_sat: tuple, soil_beta: tuple, k_sat: tuple,
                   max_fraction: Array):
-    """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to layer 4, which never fills beyond saturation.
+    """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to the lowest layer, which never fills beyond saturation.
 
     What `unsaturated_flux` moves, K x^(1.5 + beta) (1 - x), solved over the day at the conductivity of the moment:
     min((w_sat - S) (1 - exp(-K x^(1.5 + beta) / w_sat)), max_fraction groundwater now, S), not below 0.
     """
-    pace = k_sat[3] / w_sat[3] * power(unit(soil[3] / w_sat[3]), 1.5 + soil_beta[3])
-    flux = lesser(lesser(pos(w_sat[3] - soil[3]) * -jnp.expm1(-pace), max_fraction * (groundwater + to_groundwater)), soil[3])
+    pace = k_sat[-1] / w_sat[-1] * power(unit(soil[-1] / w_sat[-1]), 1.5 + soil_beta[-1])
+    flux = lesser(lesser(pos(w_sat[-1] - soil[-1]) * -jnp.expm1(-pace), max_fraction * (groundwater + to_groundwater)), soil[-1])
     flux = pos(flux)
-    return (*soil[:3], soil[3] + flux), groundwater + (to_groundwater - flux), recharge - flux
+    return (*soil[:-1], soil[-1] + flux), groundwater + (to_groundwater - flux), recharge - flux
 
 
 @approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"), smooth=relaxing_flux, **_RETURN)
 def unsaturated_flux(soil: tuple, groundwater: Array, to_groundwater: Array, recharge: Array, w_sat: tuple, soil_beta: tuple, k_sat: tuple,
                      max_fraction: Array):
-    """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to layer 4.
+    """Soil water, groundwater (mm) and net recharge (mm d-1) after capillary flux from the groundwater to the lowest layer.
 
     `groundwater` is that of the morning; the balance of the day, `to_groundwater` (mm d-1), joins it here.
 
-    With x = unit(soil_4/w_sat_4): min(sqrt(k(x) k_sat) (1 - x), max_fraction groundwater now, soil_4), not below 0, where
+    With x = unit(S / w_sat): min(sqrt(k(x) k_sat) (1 - x), max_fraction groundwater now, S), not below 0, where
     k(x) = k_sat x^(3 + 2 beta), so that the root is k_sat x^(1.5 + beta).
     """
-    x = unit(soil[3] / w_sat[3])
-    flux = lesser(lesser(k_sat[3] * power(x, 1.5 + soil_beta[3]) * (1 - x), max_fraction * (groundwater + to_groundwater)), soil[3])
+    x = unit(soil[-1] / w_sat[-1])
+    flux = lesser(lesser(k_sat[-1] * power(x, 1.5 + soil_beta[-1]) * (1 - x), max_fraction * (groundwater + to_groundwater)), soil[-1])
     flux = pos(flux)
-    return (*soil[:3], soil[3] + flux), groundwater + (to_groundwater - flux), recharge - flux
+    return (*soil[:-1], soil[-1] + flux), groundwater + (to_groundwater - flux), recharge - flux

@@ -18,13 +18,16 @@ VEGETATION_RATES = {
     "herb": (1 / 0.75, 1 / 0.75, 1 / 0.75, 1 / 750),
 }
 "Turnover of root, wood, leaf and reserve by plant form (yr-1)."
+_WORDS = {"root": "roots", "wood": "wood", "leaf": "leaves", "reserve": "the reserve", "litter_fast": "fast litter", "litter_slow": "slow litter",
+          "soil_slow": "slow soil carbon", "soil_old": "old soil carbon"}
+_RATES = {f"k_{pool}": ("d-1", f"turnover of {words} today") for pool, words in _WORDS.items()}
 
 
 def _scale(pool):
     return Parameter(1, 0.25, 4, "1", f"times the {pool} rate", learned=pool != "soil")
 
 
-@approach("turnover", returns=("k_root", "k_wood", "k_leaf", "k_reserve", "k_litter_fast", "k_litter_slow", "k_soil_slow", "k_soil_old"),
+@approach("turnover", returns=tuple(_RATES), units=_RATES,
           root_scale=_scale("root"), wood_scale=_scale("wood"), leaf_scale=_scale("leaf"), reserve_scale=_scale("reserve"),
           litter_scale=_scale("litter"), soil_scale=_scale("soil"),
           litter_fast=Parameter(14.8, 0.5, 148, "yr-1", "turnover of fast litter", timescale="year"),
@@ -40,7 +43,7 @@ def by_plant_form(rate_root: Array, rate_wood: Array, rate_leaf: Array, rate_res
             soil_slow * soil_scale / 365, soil_old * soil_scale / 365)
 
 # %% ../../nbs/02_processes/08_turnover.ipynb #4aecc66e
-@approach("turnover_temperature", returns="turnover_f_temperature",
+@approach("turnover_temperature", returns="turnover_f_temperature", units={"turnover_f_temperature": ("1", "temperature factor of turnover")},
           q10=Parameter(1.4, 1.05, 3, "1", "factor for 10 K of warming"), t_ref=Parameter(30, 0.01, 40, "degC", "temperature of factor 1"))
 def q10_turnover(t_air: Array, q10: Array, t_ref: Array):
     """Temperature factor of turnover (1): Q10^((t_air - t_ref)/10), temperatures in degC."""
@@ -48,6 +51,7 @@ def q10_turnover(t_air: Array, q10: Array, t_ref: Array):
 
 # %% ../../nbs/02_processes/08_turnover.ipynb #7ab972a3
 @approach("turnover_moisture", returns=("litter_f_moisture", "soil_f_moisture"),
+          units={"litter_f_moisture": ("1", "moisture factor of litter turnover"), "soil_f_moisture": ("1", "moisture factor of soil carbon turnover")},
           optimum=Parameter(90, 60, 95, "percent", "saturation of fastest decomposition", learned=True),
           slope_dry=Parameter(0.2, 0.1, 0.3, "percent-1", "steepness below the optimum"),
           slope_wet=Parameter(0.3, 0.15, 0.5, "percent-1", "steepness above the optimum"),
