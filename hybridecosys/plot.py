@@ -194,7 +194,7 @@ def _label_response(ax: Axes, one: Approach, x: str, result: str | None) -> None
     unit = p.unit if p else FORCING.unit.get(x, about.get("units", ""))
     out = result or one.returns[0]
     gives = one.units.get(out) or (described(out).get("units", ""), described(out).get("long_name", ""))
-    ax.set(xlabel=_axis_label(x, unit, p.description if p else FORCING.long_name.get(x, "")), ylabel=_axis_label(out, *gives))
+    ax.set(xlabel=_axis_label(x, unit, p.description if p else FORCING.long_name.get(x, "")), ylabel=_axis_label(out, *gives[:2]))
     ax.set_title(one.process, loc="left")
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotscores002

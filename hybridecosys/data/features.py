@@ -215,7 +215,7 @@ class FeatureEncoder:
         return self
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
-        "Features (site, feature), float64; coordinate `group` per feature. ValueError names a missing variable."
+        "Features (site, feature), float64; coordinates `group` and `scaled`, whether it is a number, per feature. ValueError names a missing variable."
         names, cube = self.names, canonical(cube)
         wanted = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"]
         raw = site_features(cube, forcing, wanted) if wanted else xr.Dataset(coords={"site": cube["site"].values})
@@ -229,7 +229,8 @@ class FeatureEncoder:
         for k in self.group_of:
             columns += one_hot(raw[k], self.classes[k]) if k in self.classes else scale(raw[k], self.scaling[k])
         group = [g for k, g in self.group_of.items() for _ in self._columns(k)]
-        coords = {"site": raw["site"], "feature": names, "group": ("feature", group)}
+        scaled = [n == k for k in self.group_of for n in self._columns(k)]  # numbers, not classes and signs of missing values
+        coords = {"site": raw["site"], "feature": names, "group": ("feature", group), "scaled": ("feature", scaled)}
         return xr.DataArray(np.stack(columns, 1), dims=("site", "feature"), name="features", coords=coords)
 
     def fit_transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:

@@ -28,6 +28,7 @@ from ..data.cube import open_cube
 from ..data.files import holder, locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
+from .folds import neighbourhoods
 from .metrics import evaluate, parameter_agreement, seasons, site_table
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
 from .report import write_report
@@ -72,10 +73,11 @@ def forcing_options(options: CubeOptions) -> dict[str, str]:
     return {"on_gap": options.on_gap, "out_of_range": options.out_of_range}
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #616ffa61
-def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int = 0) -> dict[str, str]:
+def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int = 0, near: Mapping[str, str] | None = None) -> dict[str, str]:
     """Site -> "train", "valid" or "test", the shares `valid` and `test` held in every class as nearly as its number of sites allows.
 
-    classes: site -> class, such as IGBP. ValueError where a part would be empty, but for a share of 0."""
+    classes: site -> class, such as IGBP. near: site -> the site that stands for its neighbours, whose part they share (`neighbourhoods`); they can move the shares.
+    ValueError where a part would be empty, but for a share of 0."""
     rng = np.random.default_rng(seed)
     order = {c: i for i, c in enumerate(rng.permutation(sorted(set(classes.values()))))}
     sites = sorted(rng.permutation(sorted(classes)), key=lambda s: order[classes[s]])
@@ -90,6 +92,9 @@ def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int
         step = len(left) / count
         for i in np.floor(rng.uniform(0, step) + step * np.arange(count)).astype(int):
             split[left[i]] = part
+    split = {s: split[near[s]] for s in split} if near is not None else split
+    if empty := [p for p, share in (("train", 1), ("test", test), ("valid", valid)) if share and p not in split.values()]:
+        raise ValueError(f"neighbours stay together, and {len(sites)} sites in {len(set(near.values()))} neighbourhoods leave none for {empty[0]}")
     return split
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #ec4d2f4b
@@ -288,7 +293,7 @@ def run_experiment(options: TrainOptions) -> dict:
         unused(run_dir)
     hybrid = check_options(options)
     cube = load_cube(options, options.spinup)
-    split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed)
+    split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
     part = {p: cube.isel(site=[split[s] == p for s in cube.site.values.astype(str)]) for p in ("train", "valid", "test")}
     forcing = prepare_forcing(cube, **hybrid.forcing_options)
     seen = observations(cube, without=hybrid.model.no_targets)
