@@ -102,6 +102,8 @@ def test_other_order_of_dimensions_and_extra_variables_are_kept():
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97])
 @pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
 def test_truncated_netcdf(tmp_path, share, engine):
+    if engine == "netcdf4":
+        pytest.importorskip("netCDF4", reason="netCDF4 is a package of development")
     path = tmp_path / "cube.nc"
     small_cube().to_netcdf(path, engine=engine)
     data = path.read_bytes()
