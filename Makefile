@@ -1,6 +1,7 @@
 # make run    install and run the main job: train on the embedded synthetic cube, evaluate at sites held out
 # make test   install and pass every notebook and every test
 # make bench  time the day loop, its gradient, spin-up, training and compilation (a quarter of an hour; BENCH=--full for the whole matrix)
+# make study  the whole study at the real sites, resumable (an hour or two; PARTS="held_out years" for some of it)
 # make docs   render the site into _docs (with Quarto where it is installed)
 # Needs Python >= 3.11 and nothing else. PYTHON=/path/to/python chooses one; RUN=folder another run directory.
 
@@ -18,10 +19,10 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
 
-.PHONY: help bench run test notebooks unit lint export readme docs clean
+.PHONY: help bench study run test notebooks unit lint export readme docs clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 run: .venv/run.stamp
 	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume,$(SYNTHETIC))
@@ -46,6 +47,9 @@ unit: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/pytest bench -s --benchmark-json=bench/results.json $(BENCH)
 	$(BIN)/python bench/report.py bench/results.json
+
+study: .venv/run.stamp
+	$(BIN)/python bench/study.py $(if $(PARTS),--parts $(PARTS))
 
 # write the modules of the package and the README from the notebooks
 export: .venv/dev.stamp

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
     from .learning.sequence import SequenceModel
+    from .learning.trees import TreesModel
     from .model.bucket import bucket
     from .model.devices import keep_memory
     from .model.grid import simulate_grid
@@ -67,6 +68,7 @@ _HOME = {
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
     "SequenceModel": "learning.sequence",
+    "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
     "run_experiment": "evaluation.experiment",
@@ -86,6 +88,7 @@ __all__ = [
     "Parameter",
     "Pool",
     "SequenceModel",
+    "TreesModel",
     "approach",
     "at_sites",
     "bucket",

@@ -1,5 +1,6 @@
 """The command: what it refuses, how, and before which work."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -198,6 +199,21 @@ def test_installed_command_is_this_one():
         pytest.skip("the package is not installed in this environment's bin folder")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0 and done.stdout.startswith("0.")
+
+
+def test_the_commands_of_the_study_are_understood(tmp_path):
+    """`make study` calls them one after the other; a misspelled option would show after an hour."""
+    spec = importlib.util.spec_from_file_location("study", Path(__file__).parents[1] / "bench/study.py")
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    for part in study.PARTS:
+        for begun in (False, True):
+            program, verb, *rest = study.command(part, tmp_path, tmp_path / "cube.nc", "observed")
+            assert Path(program).name == "hybridecosys" and ("--resume" in rest) == begun
+            options = parse(verb, rest)
+            assert options.out == str(tmp_path / part) and options.resume == begun and (begun or options.greenness == "observed")
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / "options.json").write_text("{}")
 
 
 @pytest.fixture(scope="module")

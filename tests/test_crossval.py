@@ -18,7 +18,7 @@ from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.sequence import SequenceOptions
 from hybridecosys.model.twin import synthetic_cube
 
-METHODS = ("default", "by_type", "hybrid", "sequence")
+METHODS = ("default", "by_type", "hybrid", "sequence", "trees")
 SETTINGS = dict(k=2, epochs=2, spinup="none", batch_size=4, max_years=1, together=1, members=2, features=["igbp", "bioclim"], network=NetworkOptions(hidden=4, layers=0),
                 sequence=SequenceOptions(hidden=4, embed=2, window=100, warmup=20, windows=1))
 FLUXES = ["GPP_NT_VUT_REF", "NEE_VUT_REF", "RECO_NT_VUT_REF", "LE_F_MDS", "T"]
@@ -59,7 +59,7 @@ def assert_same(path, whole):
 
 
 def test_scores_are_tidy(cube, whole):
-    assert whole.methods == ["default", "global", "by_type", "hybrid", "sequence"]  # global is what the networks start from
+    assert whole.methods == ["default", "global", "by_type", "hybrid", "sequence", "trees"]  # global is what the networks start from
     assert list(whole.scores.columns[:6]) == ["method", "fold", "split", "site", "target", "scale"]
     assert not whole.scores.duplicated(["method", "site", "target", "scale"]).any()
     tested = whole.folds[whole.folds.part == "test"].set_index("site").fold
@@ -113,7 +113,7 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
         return cube.assign(new)
 
     def predicted(data, methods, forcing=None):
-        study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], None, 2, 0, "none", True, 0.0, 5, None, 1, 2,
+        study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], None, 2, 0, "none", True, 0.0, 5, 50.0, None, 1, 2,
                                              None, SETTINGS["network"], SETTINGS["sequence"], None, forcing, None, dict(batch_size=4, max_years=1))
         for method in methods:
             pieces.run_unit(study, study.groups(method)[0])

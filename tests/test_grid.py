@@ -70,6 +70,29 @@ def test_tiles_give_what_sites_give(forcing, as_sites, tmp_path):
     np.testing.assert_allclose(cells_to_sites(masked[["gpp"]], LAND).gpp, simulate(MODEL, flat, spinup="none", outputs="gpp").gpp.transpose("site", "time"), rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def green(forcing):
+    """The forcing with observed greenness, a season of its own at each cell."""
+    day = xr.DataArray(np.arange(forcing.sizes["time"]), {"time": forcing.time})
+    series = (0.4 + 0.3 * np.sin(day / 20) * forcing.sand).where(LAND).transpose("time", "lat", "lon").astype("float32")
+    return forcing.assign(greenness=series.assign_attrs(units="1", spinup="season"))
+
+
+def test_observed_greenness_drives_the_cells(green, as_sites, tmp_path):
+    model = wroasted(greenness="observed")
+    result = simulate_grid(model, green.chunk(lat=2, lon=5), tmp_path / "a", **OPTIONS)
+    sites = simulate(model, cells_to_sites(green, LAND), spinup="none", outputs=OUTPUTS)
+    check(result, sites)
+    assert not np.allclose(sites.gpp, as_sites.gpp, rtol=0.05)
+    with pytest.raises(ValueError, match="forcing lacks greenness"):
+        simulate_grid(model, green.drop_vars("greenness"), tmp_path / "b", **OPTIONS)
+    with pytest.raises(ValueError, match="greenness must be in 1"):
+        simulate_grid(model, green.assign(greenness=green.greenness.assign_attrs(units="percent")), tmp_path / "b", **OPTIONS)
+    with pytest.raises(ValueError, match="lat=51 lon=6: greenness is NaN on"):
+        simulate_grid(model, green.assign(greenness=green.greenness.where((green.lat != 51) | (green.lon != 6) | (green.time < green.time[7])).assign_attrs(green.greenness.attrs)),
+                      tmp_path / "b", **OPTIONS)
+
+
 def test_an_interrupted_run_resumes_to_the_same_store(forcing, tmp_path, monkeypatch):
     options = {**OPTIONS, "tile": {"lat": 2, "lon": 2}}
     simulate_grid(MODEL, forcing, tmp_path / "whole", **options)

@@ -17,6 +17,7 @@ from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.network import NetworkOptions
+from hybridecosys.learning.options import SHARED
 from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
@@ -134,7 +135,22 @@ def test_training_can_start_from_another_set(cube, tmp_path):
     with pytest.raises(ValueError, match="at_one_hpa.*outside"):
         hybrid(start={"wue.at_one_hpa": 60.0})
     with pytest.raises(KeyError, match="not learned"):
-        hybrid(start={"pet.alpha": 1.0})
+        hybrid(start={"disturbance.c_remain": 20.0})
+
+
+def test_what_one_site_cannot_tell_is_learned_once_for_all(cube, tmp_path):
+    h = hybrid()
+    assert set(h.shared) == set(SHARED) <= set(h.learned) and set(h.learned) - set(SHARED) == set(wroasted().learned)
+    p = fit(h, cube, 2).predict_parameters(cube)
+    assert all(float(np.ptp(p[n].values)) == 0 and p[n].attrs["scope"] == "global" for n in SHARED) and float(np.ptp(p["gpp_potential.eps_max"].values)) > 0
+    assert any(float(p[n][0]) != pytest.approx(wroasted().parameters.default[n], rel=1e-4) for n in SHARED)
+    again = HybridModel.load(h.save(tmp_path / "saved"))
+    xr.testing.assert_equal(again.predict_parameters(cube), p)
+    plain = hybrid(shared=())
+    assert plain.learned == wroasted().learned and hybrid(shared=["pet.alpha"]).shared == ("pet.alpha",)
+    with pytest.raises(KeyError, match="pet.alpha"):
+        hybrid(shared=["pet.alfa"])
+    assert hybrid().model.approaches == h.model.approaches  # so they are compiled once
 
 
 def test_only_chosen_parameters_are_learned(cube):
@@ -278,7 +294,7 @@ def test_observations_of_held_out_sites_do_not_reach_training(cube):
     b = hybrid()
     b.fit(cube.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
     xr.testing.assert_equal(h.predict_parameters(noise), b.predict_parameters(cube))
-    assert set(a.data_vars) == set(wroasted().learned)
+    assert set(a.data_vars) == {*wroasted().learned, *SHARED}
 
 
 def test_values_out_of_range_are_treated_as_the_forcing_of_a_model_asks(cube):

@@ -98,7 +98,7 @@ def test_skill_by_thirds_of_the_distance():
 def test_without_validation_sites_the_members_stand_alone(tmp_path, monkeypatch):
     run, cube = run_and_cube(spread=0.5, base=0.1, slope=0.0, n_sites=4, days=60)
     values = xr.Dataset({"a.b": (("member", "site"), np.arange(8.0).reshape(2, 4), {"lower": 0.0, "upper": 10.0})}, {"site": cube.site})
-    ensemble = SimpleNamespace(member_parameters=lambda cube: values, simulate=lambda *args, **kwargs: run, members=[None])
+    ensemble = SimpleNamespace(member_parameters=lambda cube: values, simulate=lambda *args, **kwargs: run, members=[SimpleNamespace(forcing_options={})])
     monkeypatch.setattr(hu, "feature_distance", lambda hybrid, train, cube: pd.DataFrame({"site": cube.site.values, "distance": 1.0, "nearest": "S00"}))
     split = {"S00": "train", "S01": "train", "S02": "test", "S03": "test"}
     hu.save_uncertainty(tmp_path / "run", ensemble, cube, split)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from .names import did_you_mean
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
 from .cube import IGBP, UNKNOWN, canonical, check_units
@@ -49,7 +50,7 @@ def check_groups(groups: Sequence[str]) -> list[str]:
         raise TypeError(f"feature groups must be a list of names, not the string {groups!r}")
     groups = list(groups)
     if unknown := [g for g in groups if g not in GROUPS]:
-        raise ValueError(f"unknown feature group {unknown[0]!r}: not one of {', '.join(GROUPS)}")
+        raise ValueError(f"unknown feature group {unknown[0]!r}{did_you_mean(unknown[0], GROUPS)}")
     if len(set(groups)) < len(groups):
         raise ValueError(f"a feature group is named twice: {groups}")
     if not groups:
@@ -214,7 +215,7 @@ class FeatureEncoder:
         return self
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
-        "Features (site, feature), float64; coordinate `group` per feature. ValueError names a missing variable."
+        "Features (site, feature), float64; coordinates `group` and `scaled`, whether it is a number, per feature. ValueError names a missing variable."
         names, cube = self.names, canonical(cube)
         wanted = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"]
         raw = site_features(cube, forcing, wanted) if wanted else xr.Dataset(coords={"site": cube["site"].values})
@@ -228,7 +229,8 @@ class FeatureEncoder:
         for k in self.group_of:
             columns += one_hot(raw[k], self.classes[k]) if k in self.classes else scale(raw[k], self.scaling[k])
         group = [g for k, g in self.group_of.items() for _ in self._columns(k)]
-        coords = {"site": raw["site"], "feature": names, "group": ("feature", group)}
+        scaled = [n == k for k in self.group_of for n in self._columns(k)]  # numbers, not classes and signs of missing values
+        coords = {"site": raw["site"], "feature": names, "group": ("feature", group), "scaled": ("feature", scaled)}
         return xr.DataArray(np.stack(columns, 1), dims=("site", "feature"), name="features", coords=coords)
 
     def fit_transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:

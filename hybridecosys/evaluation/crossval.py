@@ -33,15 +33,16 @@ from ..data.observations import observations
 from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
-from .options import CrossvalOptions, select_options
-from .pieces import KNOWN, METHODS, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
+from .options import WITHIN, CrossvalOptions, select_options
+from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
 from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions
 from ..learning.hybrid import HybridModel, as_html, model_of, open_run, run_directory
-from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions
+from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions, make_options
 from ..learning.sequence import SequenceModel, SequenceOptions
+from ..learning.trees import TreesModel
 from ..model.devices import MALLOC_KEPT
 from ..model.structure import Model, wroasted
 
@@ -147,7 +148,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     scores = pd.concat(tables, ignore_index=True)
     sites = site_table(study.cube)
     sites["split"] = sites.site.map(lambda s: "test" if s in set(scores.site) else "train")
-    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m != "site"]
+    losses = [_read_csv(study.folder(u) / "losses.csv") for m in order for u in study.groups(m) if m not in ("site", "trees")]
     drawn = [m for m in order if m in KNOWN] or order[:5]
     cycles = pd.concat([_read_csv(study.folder(Unit(m)) / "seasons.csv") for m in drawn], ignore_index=True)
     cycles = cycles.drop_duplicates(["site", "target", "series", "day"])
@@ -170,7 +171,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
         kept |= {name: _read_csv(f) for name in ("coverage", "flux_spread") if (f := study.folder(Unit("ensemble")) / f"{name}.csv").is_file()}
     for name, table in kept.items():
         write_table(path / f"{name}.csv", table)
-    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "sequence", "site")), None)
+    main = next((m for m in ("hybrid", "ensemble", *reversed(order)) if m in order and m not in ("default", "site", *PLAIN)), None)
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         write_dataset(path / "parameters.nc", values.isel(site=np.isin(values.fold, study.rounds()[0])))
@@ -217,17 +218,17 @@ class CrossValidation:
 
         Those of `by_type` have the coordinate fallback: whether the site's plant type was not among the training sites."""
         self._require(method)
-        if method == "sequence":
-            raise ValueError("the sequence network has no parameters")
+        if method in PLAIN:
+            raise ValueError(f"method {method} has no process model, and so no parameters")
         return predicted_parameters(self.study, method)
 
-    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel:
+    def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel | TreesModel:
         "The trained model of a method and fold."
         self._require(method)
         if method in ("default", "site") or fold not in self.study.names:
             raise ValueError(f"no model was trained for {method} in fold {fold!r}; folds are {', '.join(self.study.names)}")
         folder = fold_folder(self.study, method, fold)
-        return SequenceModel.load(folder) if method == "sequence" else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
+        return PLAIN[method].load(folder) if method in PLAIN else (HybridEnsemble if method == "ensemble" else HybridModel).load(folder, self.study.model)
 
     def simulate(self, method: str, folds: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> xr.Dataset:
         """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters; of the ensemble mean and, as NAME_spread, standard
@@ -294,7 +295,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
 
 def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
                    workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
                    network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
                    forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
@@ -302,13 +303,13 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
 
     Parameters
     ----------
-    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites: of `make_folds`; or `folds`, a table like its own. Without
+    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
         validation sites (the default) all other sites train.
     methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
     run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid` and `sequence` (None: the default groups that the cube carries). targets: to learn from;
+    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
         by default all. All that the cube carries are scored.
     one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
@@ -326,7 +327,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     if workers > 1:
         check_main()
     run_dir, cube = as_path(run_dir).absolute(), settled(cube, forcing)
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
     if not resume and used(run_dir, but=("options.json", "log.txt")):
@@ -345,13 +346,13 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
     return CrossValidation.load(run_dir, cube, study.model)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
-def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, folds, together, members,
+def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
     network = network or NetworkOptions()
-    training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
-    TrainingOptions(**{**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
-    CalibrationOptions(**(calibration_options or {}))
+    training = {n: v for n, v in asdict(make_options(TrainingOptions, training)).items() if n != "seed"}
+    make_options(TrainingOptions, {**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
+    make_options(CalibrationOptions, calibration_options or {})
     for name, value, least in (("epochs", epochs, 1), ("together", together, 1), ("members", members, 2)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -366,18 +367,18 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
     for method in methods:
         if method not in ("default", "global", "site"):
             site_features(cube, groups=features_of(method, features))
-    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "sequence", "site")) for m in methods):
+    if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "site", *PLAIN)) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
     model = model or wroasted()
     observations(cube, targets, model.no_targets)
-    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites) if folds is None else folds, cube)
+    table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
                 "sequence_training": dict({**SEQUENCE, "most_epochs": SEQUENCE_EPOCHS} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
-                                      "structure": HybridModel(model, [], spinup=spinup).model.fingerprint()}))
+                                      "structure": HybridModel(model, [], spinup=spinup).structure.fingerprint()}))
     study = Study(cube, table, run_dir, settings, model)
     log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
     return study, methods
@@ -413,7 +414,7 @@ def crossval_report(options: CrossvalOptions) -> str:
         unused(out)
     cube = load_cube(options, options.spinup)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
-    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "together", "members", "workers", "calibration")
+    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "within", "together", "members", "workers", "calibration")
     resume = options.resume and (out / "config.json").is_file()
 
     with locked(out):

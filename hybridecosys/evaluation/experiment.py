@@ -22,11 +22,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.cube import open_cube
 from ..data.files import holder, locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
+from .folds import neighbourhoods
 from .metrics import evaluate, parameter_agreement, seasons, site_table
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
 from .report import write_report
@@ -45,7 +47,7 @@ def choose_sites(cube: xr.Dataset, options: CubeOptions) -> xr.Dataset:
     "The sites of `cube` that the options ask for, in the order of the cube. ValueError names one that it does not have."
     sites = cube.site.values.astype(str)
     if unknown := [s for s in options.sites if s not in sites]:
-        raise ValueError(f"site {unknown[0]} is not in the cube, which has {', '.join(sites[:10])}{' ...' if len(sites) > 10 else ''}")
+        raise ValueError(f"site {unknown[0]} is not in the cube{did_you_mean(unknown[0], sites, 10)}")
     if options.sites:
         return cube.isel(site=np.isin(sites, options.sites))
     if options.n_sites is None:
@@ -71,10 +73,11 @@ def forcing_options(options: CubeOptions) -> dict[str, str]:
     return {"on_gap": options.on_gap, "out_of_range": options.out_of_range}
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #616ffa61
-def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int = 0) -> dict[str, str]:
+def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int = 0, near: Mapping[str, str] | None = None) -> dict[str, str]:
     """Site -> "train", "valid" or "test", the shares `valid` and `test` held in every class as nearly as its number of sites allows.
 
-    classes: site -> class, such as IGBP. ValueError where a part would be empty, but for a share of 0."""
+    classes: site -> class, such as IGBP. near: site -> the site that stands for its neighbours, whose part they share (`neighbourhoods`); they can move the shares.
+    ValueError where a part would be empty, but for a share of 0."""
     rng = np.random.default_rng(seed)
     order = {c: i for i, c in enumerate(rng.permutation(sorted(set(classes.values()))))}
     sites = sorted(rng.permutation(sorted(classes)), key=lambda s: order[classes[s]])
@@ -89,6 +92,9 @@ def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int
         step = len(left) / count
         for i in np.floor(rng.uniform(0, step) + step * np.arange(count)).astype(int):
             split[left[i]] = part
+    split = {s: split[near[s]] for s in split} if near is not None else split
+    if empty := [p for p, share in (("train", 1), ("test", test), ("valid", valid)) if share and p not in split.values()]:
+        raise ValueError(f"neighbours stay together, and {len(sites)} sites in {len(set(near.values()))} neighbourhoods leave none for {empty[0]}")
     return split
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #ec4d2f4b
@@ -258,7 +264,7 @@ def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mappin
 def check_options(options: TrainOptions) -> HybridModel:
     "The untrained `HybridModel` of the options; ValueError for a feature group or a target that does not exist."
     if unknown := [t for t in options.targets if t not in TARGETS.index]:
-        raise ValueError(f"target {unknown[0]!r} unknown; one of {', '.join(TARGETS.index)}")
+        raise ValueError(f"target {unknown[0]!r} unknown{did_you_mean(unknown[0], TARGETS.index)}")
     return make_hybrid(options, list(options.features) or None)
 
 
@@ -287,7 +293,7 @@ def run_experiment(options: TrainOptions) -> dict:
         unused(run_dir)
     hybrid = check_options(options)
     cube = load_cube(options, options.spinup)
-    split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed)
+    split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
     part = {p: cube.isel(site=[split[s] == p for s in cube.site.values.astype(str)]) for p in ("train", "valid", "test")}
     forcing = prepare_forcing(cube, **hybrid.forcing_options)
     seen = observations(cube, without=hybrid.model.no_targets)
@@ -337,7 +343,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     hybrid = None if options.run is None else _trained(options)
     model = wroasted(greenness=options.greenness) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
-        raise ValueError(f"unknown output {unknown[0]!r}; the model gives {', '.join(model.outputs)}")
+        raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
     cube = load_cube(options)
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, options.dtype)

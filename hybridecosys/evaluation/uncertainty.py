@@ -143,10 +143,10 @@ def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     """Spread of each parameter between the members at a site (median over sites), and between sites in the mean of the members.
 
     members: of `HybridEnsemble.member_parameters`, (member, site) with attributes lower and upper. Returns, indexed by parameter, between_members,
-    between_sites (shares of the range), and ratio, the first over the second."""
+    between_sites (shares of the range), and ratio, the first over the second; without what is learned once for all sites."""
     rows = {}
     for name, values in members.items():
-        if "site" not in values.dims:  # an array that is the same at all sites
+        if "site" not in values.dims or values.attrs.get("scope") == "global":  # the same at all sites
             continue
         share = values / (values.attrs["upper"] - values.attrs["lower"])
         rows[name] = {"between_members": float(share.std("member", ddof=1).median()), "between_sites": float(share.mean("member").std("site", ddof=1))}

@@ -21,16 +21,18 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
+from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_json, write_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.forcing import prepare_forcing
+from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
-from .batches import Member
+from .batches import Member, noisy
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
-from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs
+from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs, make_options
 from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
@@ -68,9 +70,9 @@ class SequenceOptions:
 class SequenceNetwork(nnx.Module):
     """Weather (day, site, channel) and features (site, feature), scaled, -> (memory, outputs (day, site, output), scaled)."""
 
-    def __init__(self, n_features: int, n_outputs: int, options: SequenceOptions, *, rngs: nnx.Rngs):
+    def __init__(self, n_features: int, n_outputs: int, options: SequenceOptions, n_channels: int = len(CHANNELS), *, rngs: nnx.Rngs):
         self.options = options
-        width = len(CHANNELS) + (options.embed if n_features else 0)
+        width = n_channels + (options.embed if n_features else 0)
         self.embed = nnx.Linear(n_features, options.embed, rngs=rngs) if n_features else None
         self.rnn = nnx.RNN(CELLS[options.cell](width, options.hidden, rngs=rngs, keep_rngs=False), time_major=True)
         self.dropout, self.head = nnx.Dropout(options.dropout), nnx.Linear(options.hidden, n_outputs, rngs=rngs)
@@ -110,10 +112,10 @@ class Records:
         return (*self.observed, *(("agb",) if self.agb is not None else ()))
 
 
-def make_records(forcing: xr.Dataset, observed: xr.Dataset | None, warmup: int) -> Records:
-    """The records of the sites of `forcing`, with the observations of the same sites (None for a mere prediction)."""
+def make_records(forcing: xr.Dataset, observed: xr.Dataset | None, warmup: int, extra: Sequence[str] = ()) -> Records:
+    """The records of the sites of `forcing`, with the observations of the same sites (None for a mere prediction). extra: daily series beside the weather, channels too."""
     start, length = records(forcing)
-    weather = np.stack([forcing[c].transpose("site", "time").values for c in CHANNELS], -1).astype(np.float32)
+    weather = np.stack([forcing[c].transpose("site", "time").values for c in (*CHANNELS, *extra)], -1).astype(np.float32)
     weather[..., CHANNELS.index("precip")] = np.log1p(weather[..., CHANNELS.index("precip")])
     day = np.arange(-warmup, length.max())
     rows = [s + np.where(day < 0, day % min(YEAR, n), np.minimum(day, n - 1)) for s, n in zip(start, length)]
@@ -159,7 +161,7 @@ class WindowBatches:
 
     def __init__(self, member: Member, records: Records, options: SequenceOptions, batch_size: int):
         self.members, self.records, self.options = [member], records, options
-        self.features = member.features.sel(site=list(records.sites)).values.astype(np.float32)
+        self.features, self.noisy = member.features.sel(site=list(records.sites)).values.astype(np.float32), noisy([member])[0]
         self.spread = spreads(records)
         if empty := [t for t, s in self.spread.items() if not np.isfinite(s).any()]:
             long = (np.isfinite(records.observed[empty[0]]).sum(1) >= MIN_DAYS).any()
@@ -195,7 +197,7 @@ class WindowBatches:
             mask[target] = np.isfinite(y) & np.isfinite(spread)
             observed[target] = np.where(mask[target], y, 0)
             variance[target] = np.where(np.isfinite(spread), spread / self.days[target][rows].clip(1), 0).astype(np.float32)
-        arrays = {"weather": weather, "features": self.features[rows], "observed": observed, "mask": mask, "variance": variance}
+        arrays = {"weather": weather, "features": self.features[rows], "noisy": self.noisy, "observed": observed, "mask": mask, "variance": variance}
         arrays |= {"agb": r.agb[rows]} if r.agb is not None else {}
         return Windows(tuple(r.sites[s] for s in rows), np.ones((1, len(rows)), bool), arrays)
 
@@ -219,7 +221,7 @@ def window_costs(outputs: Mapping[str, Array], b: Mapping) -> dict[str, Array]:
 def _gradients(graph, weights, rest, b, scale, key, noise, importance, outputs, bounded, warmup):
     """Costs of each target, (window,), and the gradient of their mean total with respect to the weights."""
     jitter, drop = jax.random.split(key)
-    features = b["features"] + noise * jax.random.normal(jitter, b["features"].shape)
+    features = b["features"] + noise * b["noisy"] * jax.random.normal(jitter, b["features"].shape)
 
     def cost(weights):
         net = nnx.merge(graph, weights, rest)
@@ -322,14 +324,21 @@ class SequenceModel:
     """A recurrent network that predicts fluxes and greenness from daily weather and what is known of a site, without a process model.
 
     features: names of feature groups; by default all but those made of targets; an empty list for the weather alone. seed: of the first weights and of
-    training. options: `SequenceOptions`. forcing: options of `prepare_forcing`.
+    training. options: `SequenceOptions`. forcing: options of `prepare_forcing`; the series that `extra` names, such as observed greenness, are inputs beside the weather, and no targets then.
     """
 
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options: SequenceOptions | None = None, forcing: Mapping | None = None):
         self.features = None if features is None else (check_groups(features) if len(features) else [])
         self.seed, self.options, self.forcing_options = seed, options or SequenceOptions(), dict(forcing or {})
+        if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
+            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
         self.encoder = self.network = self.scale = self.losses = None
         self.outputs: tuple[str, ...] = ()
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Daily series that it reads beside the weather: what `forcing={"extra": [...]}` names, such as "greenness"."""
+        return tuple(self.forcing_options.get("extra", ()))
 
     def __repr__(self):
         state = f"predicts {', '.join(self.outputs)}" if self.network is not None else "not trained"
@@ -343,7 +352,7 @@ class SequenceModel:
         Like `HybridModel.fit`, with the same options (`TrainingOptions`, but for what `SEQUENCE` has; `batch_size` counts windows, `max_years` and `explode` mean nothing here).
         forcing: prepared forcing of all these sites, to save preparing it. Features, weather and targets are scaled with the training sites alone.
         """
-        options = TrainingOptions(**{"seed": self.seed, **SEQUENCE, **options})
+        options = make_options(TrainingOptions, {"seed": self.seed, **SEQUENCE, **options})
         check_epochs(epochs)
         train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
@@ -352,14 +361,14 @@ class SequenceModel:
             return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options)
 
     def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options) -> "SequenceModel":
-        observed = observations(train_cube, targets)
+        observed = observations(train_cube, targets, [v for name in self.extra for v in EXTRA_FORCING[name].inputs])
         if run_dir is not None:
             identity = {**self._identity(), "training": {**asdict(options), "weights": dict(options.weights)}, "targets": list(observed.data_vars), "epochs": epochs,
                         "sites": {"train": train_cube.site.values.tolist(), "valid": [] if valid_cube is None else valid_cube.site.values.tolist()}}
             open_run(run_dir, identity, resume, free=() if options.decay else ("epochs",))
         mine = self._forcing(train_cube, forcing)
         self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(train_cube, mine)
-        learned = make_records(mine, observed, self.options.warmup)
+        learned = make_records(mine, observed, self.options.warmup, self.extra)
         self.outputs, self.scale = output_names(learned.targets), scaling(learned, self.options.warmup)
         self.network = self._new_network()
         batches = WindowBatches(Member(self._encode(train_cube, mine), learned.sites, seed=options.seed), learned, self.options, options.batch_size)
@@ -367,7 +376,7 @@ class SequenceModel:
         if valid_cube is not None:
             there = self._forcing(valid_cube, forcing)
             seen = validation_observations(valid_cube, list(observed.data_vars))
-            valid = Held(make_records(there, seen, self.options.warmup), self._encode(valid_cube, there).values.astype(np.float32))
+            valid = Held(make_records(there, seen, self.options.warmup, self.extra), self._encode(valid_cube, there).values.astype(np.float32))
         self._train(batches, valid, epochs, options, run_dir, resume, progress)
         return self
 
@@ -407,10 +416,10 @@ class SequenceModel:
         self._require_trained()
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
-            raise KeyError(f"output {unknown[0]!r} was not learned; the model predicts {', '.join(self.outputs)}")
+            raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
         cube = settled(cube, self.forcing_options)
         there = self._forcing(cube, forcing)
-        r = make_records(there, None, self.options.warmup)
+        r = make_records(there, None, self.options.warmup, self.extra)
         graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
         y = run_records(graph, weights, rest, r, self._encode(cube, there).values.astype(np.float32), self.scale, self.options.warmup)
         variables = {}
@@ -461,7 +470,11 @@ class SequenceModel:
         return model
 
     def _forcing(self, cube, forcing):
-        return prepare_forcing(cube, **self.forcing_options) if forcing is None else forcing.sel(site=cube.site)
+        if forcing is None:
+            return prepare_forcing(cube, **self.forcing_options)
+        if lacking := [name for name in self.extra if name not in forcing]:
+            raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(self.extra)}")
+        return forcing.sel(site=cube.site)
 
     def _encode(self, cube, forcing) -> xr.DataArray:
         if self.encoder is None:
@@ -470,7 +483,7 @@ class SequenceModel:
 
     def _new_network(self) -> SequenceNetwork:
         n_features = 0 if self.encoder is None else len(self.encoder.names)
-        return SequenceNetwork(n_features, len(self.outputs), self.options, rngs=nnx.Rngs(self.seed))
+        return SequenceNetwork(n_features, len(self.outputs), self.options, len(CHANNELS) + len(self.extra), rngs=nnx.Rngs(self.seed))
 
     def _require_trained(self):
         if self.network is None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..data.choices import as_path
 from ..data.files import write_arrays, write_table
 from ..data.observations import TARGETS
-from .batches import Batch, Batches
+from .batches import Batch, Batches, noisy
 from .cost import Observed, output_names, site_costs, total_cost
 from .network import ParameterNetwork
 from .options import TrainingOptions
@@ -85,41 +85,41 @@ def in_members(p: Array, counts: Array) -> Array:
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eab
 def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
-              known: np.ndarray) -> Callable:
+              noisy: np.ndarray) -> Callable:
     """A step of all members: (weights, optimizer state, other state, batch, keys) -> (weights, optimizer state, costs, finite, used).
 
-    Weights and optimizer state are stacked along the members. known: 1 for a feature that the member has, else 0, (member, feature).
+    Weights and optimizer state are stacked along the members. noisy: 1 for a feature that gets noise, else 0, (member, feature) (see `hybridecosys.learning.batches.noisy`).
     costs: target -> (member * site,). finite: whether a site's cost and gradient are; used: whether they took part.
     """
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
     span = {n: p.upper - p.lower if p.bounded else 1.0 for n, p in model.parameter_table.items()}  # what a gradient is measured in
 
-    def one(weights, rest, features, known, key):
+    def one(weights, rest, features, noisy, key):
         net = nnx.merge(network, weights, rest)
         net.train()
         noise, drop = jax.random.split(key)
-        return net(features + options.noise * known * jax.random.normal(noise, features.shape), nnx.Rngs(dropout=drop))
+        return net(features + options.noise * noisy * jax.random.normal(noise, features.shape), nnx.Rngs(dropout=drop))
 
-    def of_all(weights, rest, features, known, keys):
-        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, known, keys)
+    def of_all(weights, rest, features, noisy, keys):
+        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, noisy, keys)
 
     @jax.jit
-    def update(weights, opt_state, rest, features, known, keys, counts, costs, gradient):
+    def update(weights, opt_state, rest, features, noisy, keys, counts, costs, gradient):
         finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
         size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
         used = finite & (size <= options.explode) & counts.ravel()
         share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
         gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
-        (change,) = jax.vjp(lambda w: of_all(w, rest, features, known, keys), weights)[1](gradient)
+        (change,) = jax.vjp(lambda w: of_all(w, rest, features, noisy, keys), weights)[1](gradient)
         updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
         return optax.apply_updates(weights, updates), opt_state, finite, used
 
     predict_once = jax.jit(of_all)
 
     def step(weights, opt_state, rest, b: Batch, keys):
-        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, known, keys).items()}
+        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, noisy, keys).items()}
         costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
-        weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, known, keys, b.counts, costs, gradient)
+        weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, noisy, keys, b.counts, costs, gradient)
         return weights, opt_state, costs, finite, used
 
     return step
@@ -198,19 +198,19 @@ def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tupl
     width = max(n.n_features for n in networks)
     wide = ParameterNetwork(width, table, networks[0].options, rngs=nnx.Rngs(0))
     graph, _, rest = nnx.split(wide, nnx.Param, ...)
-    return graph, jax.tree.map(lambda *w: jnp.stack(w), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), rest
+    return graph, jax.tree.map(lambda *w: jnp.asarray(np.stack(w)), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), rest
 
 
 def _padded(weights: nnx.State, network: ParameterNetwork, width: int) -> nnx.State:
     for layer in [weights.hidden[0]] if network.n_features else []:
-        layer.kernel = layer.kernel.replace(jnp.pad(layer.kernel.get_value(), ((0, width - network.n_features), (0, 0))))
+        layer.kernel = layer.kernel.replace(jnp.asarray(np.pad(layer.kernel.get_value(), ((0, width - network.n_features), (0, 0)))))
     return weights
 
 
 def unstack_network(weights: nnx.State, i: int, network: ParameterNetwork) -> None:
     """Give `network` the i-th of stacked weights."""
     own = nnx.state(network, nnx.Param)
-    nnx.update(network, jax.tree.map(lambda w, like: w[i][tuple(map(slice, like.shape))], weights, own))
+    nnx.update(network, jax.tree.map(lambda w, like: jnp.asarray(np.asarray(w)[i][tuple(map(slice, like.shape))]), weights, own))
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313d
 def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, valid: Batch | None, epochs: int, spinup: str,
@@ -223,9 +223,8 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     members = batches.members
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
     optimizer = make_optimizer(options, epochs * len(batches))
-    known = np.stack([np.arange(max(n.n_features for n in networks)) < n.n_features for n in networks]).astype(np.float32)
-    step, check = make_step(model, graph, optimizer, spinup, options, known), make_check(model, graph, spinup)
-    state = Progress(0, weights, weights, jax.vmap(optimizer.init)(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
+    step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
+    state = Progress(0, weights, weights, jax.jit(jax.vmap(optimizer.init))(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
     state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
     for i, network in enumerate(networks):
@@ -271,7 +270,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     for i, (b, key) in enumerate(zip(batches.epoch(epoch), keys, strict=True)):
         weights, opt_state, cost, finite, used = step(weights, opt_state, rest, b, key)
         forget = max(1 - options.average, 9 / (10 + done + i)) if options.average else 1.0  # quicker at first, to forget the start
-        mean = optax.incremental_update(weights, mean, forget)
+        mean = _mixed(weights, mean, forget)
         finite, used = (np.asarray(x).reshape(b.counts.shape) for x in (finite, used))
         lost = ~finite & b.counts
         if lost.any() and options.nonfinite == "stop":
@@ -296,10 +295,15 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     total = new[(new.split == ("train" if valid is None else "valid")) & (new.target == "total")].set_index("member").loss
     cost = total.reindex(range(len(members))).to_numpy()
     better = (cost < state.best_cost) & state.waiting(options) if options.keep == "best" else np.ones(len(members), bool)
-    best = jax.tree.map(lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
+    best = jax.tree.map(lambda new, old: np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
     return Progress(epoch, weights, mean, opt_state, best, np.where(better, epoch, state.best_epoch), np.where(better, cost, state.best_cost), losses)
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313g
+def _mixed(new: nnx.State, old: nnx.State, share: float) -> nnx.State:
+    """`share` of the new weights and the rest of the old, in NumPy, which compiles nothing."""
+    return jax.tree.map(lambda a, b: share * np.asarray(a) + (1 - share) * np.asarray(b), new, old)
+
+
 def _named(b: Batch, which: np.ndarray) -> pd.DataFrame:
     """Member and site of the places `which`, (member, site), of a batch."""
     return pd.DataFrame({"member": np.nonzero(which)[0], "site": np.array(b.sites).reshape(which.shape)[which]})

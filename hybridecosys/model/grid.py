@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LANES', 'ATTRIBUTES_OF_A_CELL', 'TILES', 'COORDINATES', 'cells_to_sites', 'sites_to_cells', 'cell_dims', 'beside',
-           'plain_dates', 'cell_names', 'tiles', 'tile_shape', 'Job', 'check_grid', 'land_cells', 'grid_parameters',
-           'run_tile', 'simulate_cells', 'create_store', 'finished_tiles', 'simulate_grid', 'run_tasks']
+           'plain_dates', 'cell_names', 'tiles', 'tile_shape', 'Job', 'daily_series', 'check_grid', 'land_cells',
+           'grid_parameters', 'run_tile', 'simulate_cells', 'create_store', 'finished_tiles', 'simulate_grid',
+           'run_tasks']
 
 # %% ../../nbs/03_model/09_grid.ipynb #f1cf0b6f
 import hashlib
@@ -30,8 +31,9 @@ from tqdm import tqdm
 from ..data.choices import as_path
 from ..data.cube import VARIABLES
 from ..data.files import NEW, holder, locked
+from ..data.greenness import EXTRA_FORCING
 from .devices import keep_memory, widen
-from .inputs import YEAR, check_dates, make_inputs, records, site_attributes
+from .inputs import YEAR, check_dates, extra_names, make_inputs, records, site_attributes
 from .simulate import check_parameters, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
@@ -136,8 +138,8 @@ def tile_shape(forcing: xr.Dataset, cells: Sequence[str], tile: Mapping[str, int
     if small := [d for d in tile if tile[d] < 1]:
         raise ValueError(f"a tile of {tile[small[0]]} cells along {small[0]}")
     chunks = {}
-    for name in FORCING:
-        if name in forcing and forcing[name].chunks is not None:
+    for name in forcing.data_vars:
+        if forcing[name].chunks is not None:
             for d, sizes in zip(forcing[name].dims, forcing[name].chunks):
                 chunks[d] = max(chunks.get(d, 1), *sizes)
     return tuple(min(tile.get(d, chunks.get(d, forcing.sizes[d])), forcing.sizes[d]) for d in cells)
@@ -160,14 +162,20 @@ class Job:
     store: str
 
 
-def check_grid(forcing: xr.Dataset, cells: Sequence[str]) -> None:
+def daily_series(model: Model) -> dict[str, str]:
+    """The daily series that a model reads, name -> unit: the weather, and what its approaches bring ("" where nobody has said in which unit)."""
+    return {**FORCING, **{n: EXTRA_FORCING[n].unit if n in EXTRA_FORCING else "" for n in model.extra_forcing}}
+
+
+def check_grid(forcing: xr.Dataset, cells: Sequence[str], model: Model) -> None:
     """Raise `ValueError` naming a variable that is missing, in a wrong unit, or on wrong dimensions, or the date where the days are not consecutive."""
-    names = [n for n in FORCING if n != "disturbance"]
+    units = daily_series(model)
+    names = [n for n in units if n != "disturbance"]
     if missing := [n for n in (*names, *ATTRIBUTES_OF_A_CELL) if n not in forcing]:
         raise ValueError(f"forcing lacks {', '.join(missing)}; see hybridecosys.prepare_forcing")
-    for name in (n for n in FORCING if n in forcing):
-        if (unit := forcing[name].attrs.get("units")) != FORCING[name]:
-            raise ValueError(f"forcing variable {name} must be in {FORCING[name]}, its units attribute says {unit!r}")
+    for name in (n for n in units if n in forcing):
+        if units[name] and (unit := forcing[name].attrs.get("units")) != units[name]:
+            raise ValueError(f"forcing variable {name} must be in {units[name]}, its units attribute says {unit!r}")
         if set(forcing[name].dims) not in ({"time"}, {"time", *cells}):
             raise ValueError(f"forcing variable {name} must have the dimensions time and {', '.join(cells)}, or time alone, not {forcing[name].dims}")
     for name in ATTRIBUTES_OF_A_CELL:
@@ -239,7 +247,7 @@ def run_tile(job: Job, number: int, region: tuple[slice, ...], forcing: xr.Datas
     with dask.config.set(scheduler="synchronous") if in_worker else dask.config.set():
         forcing = forcing.load()
     n_time = forcing.sizes["time"]
-    daily = {name: forcing[name].transpose("time", ..., *job.cells, missing_dims="ignore") for name in FORCING if name in forcing}
+    daily = {name: forcing[name].transpose("time", ..., *job.cells, missing_dims="ignore") for name in daily_series(job.model) if name in forcing}
     varying = [name for name in daily if daily[name].ndim > 1]
     daily = {name: v.values.reshape(n_time, -1) if v.ndim > 1 else np.broadcast_to(v.values[:, None], (n_time, land.size)) for name, v in daily.items()}
     here = land if job.masked else land & ~_no_weather({name: daily[name] for name in varying}, land)
@@ -278,7 +286,7 @@ def _simulate_tile(job, forcing, daily, parameters, land, here) -> dict[str, np.
     for first in range(0, len(where), job.lanes):
         cells = where[first:first + job.lanes]
         pick = slice(cells[0], cells[-1] + 1) if cells[-1] - cells[0] == len(cells) - 1 else cells
-        sites = xr.Dataset({**{n: (("time", "site"), v[:, pick], {"units": FORCING[n]}) for n, v in daily.items()},
+        sites = xr.Dataset({**{n: (("time", "site"), v[:, pick], forcing[n].attrs) for n, v in daily.items()},
                             **{n: ("site", v[pick]) for n, v in attributes.items()}},
                            coords={"site": names[first:first + job.lanes], "time": forcing.time})
         own = {n: v if v.ndim == 0 else v[..., 0] if v.ndim > 1 else v[of_land[cells]] for n, v in parameters.items()}  # an array is the same at all cells
@@ -310,14 +318,15 @@ def simulate_cells(job: Job, forcing: xr.Dataset, parameters: Mapping[str, np.nd
 def _complete_record(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Start and length of records that are as long as the forcing. Raises `ValueError` where one is not, or holds what `records` refuses."""
     n_site, n_time = forcing.sizes["site"], forcing.sizes["time"]
-    for name in (n for n in FORCING if n in forcing):
+    names = [n for n in (*FORCING, *extra_names(forcing)) if n in forcing]
+    for name in names:
         values = forcing[name].values
         least = 0 if name in ("precip", "rg", "rg_pot", "vpd_day", "co2") else -np.inf
         if not (np.isfinite(low := values.min()) and low >= least and np.isfinite(values.max())):
             start, length = records(forcing)
             short = int(np.argmin(length))
             day = n_time - 1 if start[short] == 0 else 0
-            lost = next((n for n in FORCING if n in forcing and np.isnan(forcing[n].values[day, short])), name)
+            lost = next((n for n in names if np.isnan(forcing[n].values[day, short])), name)
             raise ValueError(f"{forcing.site.values[short]}: {lost} is NaN on {forcing.indexes['time'][day]:%Y-%m-%d}; a cell needs weather on every day, "
                              "or on none (ocean)")
     return np.zeros(n_site, int), np.full(n_site, n_time)
@@ -401,7 +410,8 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     """Run the model at all land cells of a grid, tile by tile, into a Zarr store; returns the store, opened lazily.
 
     forcing: names and units of `prepare_forcing`, dims time and cells (lat and lon, say, in any order; time alone for what is the same everywhere, such as
-    CO2), lazy or in memory, complete for every day at every land cell; and the attributes of the cells (cells). parameters: "process.name" -> scalar or
+    CO2), lazy or in memory, complete for every day at every land cell, with what the approaches of the model bring (`model.extra_forcing`, such as observed
+    greenness); and the attributes of the cells (cells). parameters: "process.name" -> scalar or
     DataArray (cells), or a Dataset of them. mask: true where to simulate (cells); by default where all attributes are known and there is any weather.
     spinup, outputs, dtype: as of `simulate`. tile: cells of a tile by dimension, by default those of a chunk. lanes: cells simulated at once
     (`LANES`). resume: go on with a store that was interrupted; finished tiles are left as they are.
@@ -415,10 +425,10 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     forcing = plain_dates(forcing)
     store, cells = as_path(store), cell_dims(forcing)
-    check_grid(forcing, cells)
+    check_grid(forcing, cells, model)
     if spinup != "none" and forcing.sizes["time"] < YEAR:
         raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
-    forcing = forcing[[n for n in (*FORCING, *ATTRIBUTES_OF_A_CELL) if n in forcing]]
+    forcing = forcing[[n for n in (*daily_series(model), *ATTRIBUTES_OF_A_CELL) if n in forcing]]
     forcing = forcing.assign(forcing[[*ATTRIBUTES_OF_A_CELL]].load())
     land = land_cells(forcing, cells, mask)
     given = grid_parameters(model, parameters, forcing, cells, land)

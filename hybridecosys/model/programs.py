@@ -274,9 +274,10 @@ def _kind(x) -> tuple:
 
 
 def _plain(leaves: Sequence) -> bool:
-    """Whether a program can be run as it is: on one device, outside any other, with no debugging."""
+    """Whether a program can be run as it is: on a CPU that is one device, outside any other, with no debugging."""
     debug = jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs
-    return not debug and jax.device_count() == 1 and not any(isinstance(x, jax.core.Tracer) for x in leaves)
+    one = jax.device_count() == 1 and jax.default_backend() == "cpu"  # nothing else was at hand to be tried
+    return one and not debug and not any(isinstance(x, jax.core.Tracer) for x in leaves)
 
 
 class _Jitted:
