@@ -15,7 +15,7 @@ from configparser import ConfigParser
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 PROC, DOCS, NBS = ROOT / "_proc", ROOT / "_docs", ROOT / "nbs"
@@ -114,9 +114,10 @@ def with_links(page: str, path: Path) -> str:
         return page
     shutil.copy(notebook, path.with_suffix(".ipynb"))
     links = [f'<a href="{notebook.name}" download>Download this notebook</a>']
-    if notebook.parent.name in ("00_start", "06_tutorials"):
-        where = f"{SETTINGS['user']}/{SETTINGS['repo']}/blob/{SETTINGS['branch']}/nbs/{notebook.relative_to(NBS).as_posix()}"
-        links.append(f'<a href="https://colab.research.google.com/github/{where}">Open in Colab</a>')
+    if notebook.parent.name in ("00_start", "00_tutorials"):
+        repo, branch, place = f"{SETTINGS['user']}/{SETTINGS['repo']}", SETTINGS["branch"], f"nbs/{notebook.relative_to(NBS).as_posix()}"
+        links.append(f'<a href="https://colab.research.google.com/github/{repo}/blob/{branch}/{place}">Open in Colab</a>')
+        links.append(f'<a href="https://mybinder.org/v2/gh/{repo}/{branch}?labpath={quote(place, safe="")}">Open in Binder</a>')
     block = rf'\1<p class="notebook-links">{" · ".join(links)}</p></header>'
     return re.sub(r'(<header id="title-block-header".*?)</header>', block, page, count=1, flags=re.S)
 

@@ -1,5 +1,6 @@
 """A package that was just installed, away from its checkout: command, import, the main job, a file of one's own, a sample that ships."""
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -7,17 +8,20 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-started = time.perf_counter()
+started, work = time.perf_counter(), time.process_time()
 import hybridecosys as he  # noqa: E402
 
-took = time.perf_counter() - started
+took, work = time.perf_counter() - started, time.process_time() - work
 home = Path(he.__file__).parent
 assert "site-packages" in home.parts, f"{home} is a checkout, not an installation"
 assert he.__version__ == version("hybridecosys")
+assert work < 2, f"the import takes {work:.1f} s of processor time"
+assert not {"jax", "pandas", "matplotlib"} & set(sys.modules), "the import is not light"
 print(f"hybridecosys {he.__version__} imported in {took:.2f} s from an installation")
 
-for name in he.__all__:
+for name in (*he.__all__, "plot"):
     getattr(he, name)
+assert importlib.util.find_spec("pytest") is None and importlib.util.find_spec("nbdev") is None, "packages of development are here: nothing is shown by this"
 
 from hybridecosys.data.fluxnet import sample_site  # noqa: E402
 

@@ -21,12 +21,13 @@ from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.learning.cost import Observed, output_names, site_costs, total_cost
 from hybridecosys.model.devices import MALLOC_KEPT, lane_multiple, widen
 from hybridecosys.model.inputs import Inputs, make_inputs
+from hybridecosys.model.programs import VARIABLE
 from hybridecosys.model.simulate import run
 from hybridecosys.model.spinup import accelerated_spinup, bind, reference_spinup, relative_change
 from hybridecosys.model.structure import wroasted
 
 MODEL = wroasted("smooth")
-CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # the programs of the package are kept below the first
 TARGETS = ("gpp", "nee", "reco", "evapotranspiration", "transpiration", "ndvi", "agb")
 OUTPUTS = output_names(TARGETS)
 
@@ -122,10 +123,9 @@ def yardstick(sites: int, years: int) -> float | None:
 
 def child(code: str, cache_dir: str | None = None) -> dict:
     """Run `code` in a fresh process that imports this module as `cases`; the last line it prints is JSON."""
-    env = {k: v for k, v in os.environ.items() if k not in CACHE} | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    env = {k: v for k, v in os.environ.items() if k not in (*CACHE, VARIABLE)} | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     env |= {name: str(value) for name, value in MALLOC_KEPT.items()}
-    if cache_dir is not None:
-        env |= dict(zip(CACHE, (cache_dir, "0")))
+    env |= dict(zip(CACHE, (cache_dir, "0"))) if cache_dir is not None else {VARIABLE: "no"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

@@ -92,6 +92,31 @@ def test_compile(benchmark, tmp_path, kind):
     print(f"\ncompile {kind}: cold {cold:.1f} s, second process {warm:.1f} s")
 
 
+FIRST = """
+import json, time
+import hybridecosys as he
+
+def spent(work):
+    before = time.process_time()
+    return work(), time.process_time() - before
+
+cube = he.synthetic_cube(n_sites=6, years=2, seed=0)
+model, hybrid = he.wroasted(), he.HybridModel(he.wroasted(), features=["igbp", "bioclim"], seed=0)
+_, run = spent(lambda: he.simulate(model, he.prepare_forcing(cube)))
+_, fit = spent(lambda: hybrid.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 5)), epochs=2, progress=False))
+he.evaluate(hybrid.simulate(cube.isel(site=slice(5, 6))), cube.isel(site=slice(5, 6)), scales=["daily"])
+print(json.dumps({"simulate": run, "fit": fit, "all": time.process_time()}))
+"""
+
+
+def test_first_result(benchmark, tmp_path):
+    """Processor time of the README's ten lines with nothing compiled before, and in a second process."""
+    cold = cases.child(FIRST, str(tmp_path))
+    warm = benchmark.pedantic(lambda: cases.child(FIRST, str(tmp_path)), rounds=1)
+    benchmark.extra_info |= {f"cold_{k}": v for k, v in cold.items()} | {f"warm_{k}": v for k, v in warm.items()}
+    print(f"\nthe README's ten lines, processor time: {cold['all']:.0f} s, in a second process {warm['all']:.0f} s (simulate {warm['simulate']:.1f} s, fit {warm['fit']:.1f} s)")
+
+
 MEMORY = """
 import json, re, jax, cases
 arguments = cases.make_case(200, {years})

@@ -36,8 +36,9 @@ def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
         return ax
     import matplotlib.pyplot as plt
 
+    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=_STYLE["figure.dpi"])  # outside of the style: what the first figure of a notebook switches on would end with it
     with mpl.rc_context(_STYLE):
-        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+        return figure.subplots()
 
 
 def _named(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
@@ -84,8 +85,8 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | None 
         seen = seen.sel(site=site).sel(time=slice(start, end)) if "time" in seen.dims else None
         if seen is None or not seen.notnull().any():
             raise ValueError(f"site {site} has no daily observation of {target} between {start or 'its first'} and {end or 'its last day'}")
+    ax = _axes(ax)
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax)
         day_lines(ax, lines, seen)
         unit = next(iter(lines.values())).attrs.get("units", "")
         ax.set(ylabel=_label(target) if target in TARGETS.index else _axis_label(target, unit))
@@ -111,8 +112,8 @@ def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, targe
         raise ValueError(f"unknown target {target!r}{did_you_mean(target, TARGETS.index)}")
     site = _one_site(site, runs)
     table = seasonal_table(runs, cube, target, [site])
+    ax = _axes(ax, 3.6)
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, 3.6)
         season_lines(ax, {k: v.sort_values("day") for k, v in table.groupby("series")}, list(runs))
         ax.set(ylabel=_label(target))
         ax.set_title(site, loc="left")
@@ -143,8 +144,8 @@ def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x
         for choice in choices:
             label = name if varied is None else f"{varied} {choice:g}" if len(several) == 1 else f"{name}, {varied} {choice:g}"
             lines[label] = _along(one, x, grid, values if varied is None else {**values, varied: choice}, result)
+    ax = _axes(ax, 3.6)
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, 3.6)
         for i, (label, line) in enumerate(lines.items()):
             ax.plot(grid, line, color=COLOURS[i % 7], ls=DASHES[i % 7], label=label)
         _label_response(ax, next(iter(several.values())), x, result)
@@ -212,8 +213,8 @@ def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targe
     if len(units) > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one at a time, targets=[{targets[0]!r}]")
     skill, width = metric not in ("rmse", "bias", "nmae1r"), 0.8 / len(methods)
+    ax = _axes(ax, 1.2 + 0.25 * len(targets) * max(2, len(methods)))
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, 1.2 + 0.25 * len(targets) * max(2, len(methods)))
         for i, method in enumerate(methods):
             drawn = [table.loc[(table.method == method) & (table.target == t), metric].to_numpy() for t in targets]
             drawn = [np.maximum(d, floor) if skill and floor is not None else d for d in drawn]
@@ -254,17 +255,20 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
         raise ValueError(f"no parameter {strange[0]!r}{did_you_mean(strange[0], table.index)}")
     table = table.loc[list(names) if names is not None else table.index]
     y, span = np.arange(len(table)), table.upper - table.lower
+    own, ax = ax is None, _axes(ax, 6.5, 0.9 + 0.21 * len(table))
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, 6.0, 0.9 + 0.21 * len(table))
         ax.plot((table.default - table.lower) / span, y, "|", color="k", ms=9, mew=1.2, label="default")
         for i, (name, one) in enumerate(sets.items()):
             share = [(np.atleast_1d(one[n].values) - table.lower[n]) / span[n] for n in table.index]
             at = np.concatenate([np.full(len(s), j + 0.16 * (i - (len(sets) - 1) / 2)) for j, s in enumerate(share)])
             ax.plot(np.concatenate(share), at, "o", color=COLOURS[i % 7], ms=3, alpha=0.6, mew=0, label=name or "site")
-        ax.set_yticks(y, [f"{n}  {r.lower:g} to {r.upper:g} {unit_label(r.unit)}" for n, r in table.iterrows()])
+        ax.set_yticks(y, [f"{n}  {r.lower:.3g} to {r.upper:.3g} {unit_label(r.unit)}" for n, r in table.iterrows()])
         ax.set(xlim=(-0.03, 1.03), ylim=(len(table) - 0.4, -0.6), xlabel="position between lower (0) and upper bound (1)")
         ax.grid(axis="x", lw=0.3, color="0.85")
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(sets) + 1)
+        if own:
+            ax.figure.legend(loc="outside upper center", ncols=min(5, len(sets) + 1))
+        else:
+            ax.legend()
     return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002
@@ -281,11 +285,10 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
         raise ValueError(f"map wants the dimensions lat and lon, or site, not {', '.join(str(d) for d in values.dims) or 'none'}: take a mean or choose a day first")
     if not values.notnull().any():
         raise ValueError(f"{values.name or 'the values'}: all are missing")
-    places = None if None in sides else pd.DataFrame({"latitude": values[sides[0]].values[[0, -1]], "longitude": values[sides[1]].values[[0, -1]]})
-    places = _places(values, where) if places is None else places
-    (west, east), (south, north) = _map_limits(places)
+    places = _places(values, where) if None in sides else None
+    (west, east), (south, north) = _map_limits(places) if places is not None else [_ends(values[side].values) for side in sides[::-1]]
+    ax = _axes(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
         draw_land(ax)
         scale = dict(zip(("vmin", "vmax"), limits or ())) | {"cmap": colours}
         if None in sides:
@@ -293,8 +296,21 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
         else:
             drawn = ax.pcolormesh(values[sides[1]], values[sides[0]], values.transpose(*sides), zorder=1, **scale)
         ax.set(xlim=(west, east), ylim=(south, north), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(str(values.name or "value"), values.attrs.get("units", ""), values.attrs.get("long_name", "")))
+        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
     return ax
+
+
+def _about(values: xr.DataArray) -> tuple[str, str]:
+    "Name and unit for a scale: a long meaning gives way to the name."
+    name, meaning = str(values.name or "value"), values.attrs.get("long_name", "")
+    return LABELS.get(name) or (meaning if 0 < len(meaning) <= 40 else name), values.attrs.get("units", "")
+
+
+def _ends(at: np.ndarray) -> tuple[float, float]:
+    "Ends of an axis that holds all cells whose middles are `at`, with a little room."
+    cell = abs(at[-1] - at[0]) / max(1, len(at) - 1) or 1.0
+    room = 0.5 * cell + max(cell, 0.05 * abs(at[-1] - at[0]))
+    return float(at.min() - room), float(at.max() + room)
 
 
 def _places(values: xr.DataArray, where: xr.Dataset | None) -> pd.DataFrame:

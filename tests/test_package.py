@@ -188,6 +188,20 @@ def test_imports_are_declared():
                 assert owner & declared, f"{module.name} imports {name}, which settings.ini does not require"
 
 
+def test_the_lock_file_meets_the_requirements():
+    from packaging.requirements import Requirement
+
+    lines = [line.partition(";")[0].strip() for line in (ROOT / ".ci/lock.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert not [line for line in lines if "//" in line or line.startswith("-")], "the lock file names a host or an option"
+    locked = {}
+    for name, version in (line.split("==") for line in lines):
+        locked.setdefault(name.partition("[")[0].lower(), []).append(version.strip())
+    for text in [r for key in ("requirements", "dev_requirements", "notebooks_requirements") for r in SETTINGS[key].split()]:
+        wanted = Requirement(text)
+        versions = locked.get(wanted.name.lower().replace("_", "-"), [])
+        assert versions and all(wanted.specifier.contains(v) for v in versions), f"{text}, but the lock file has {versions or 'none'}"
+
+
 def test_requirements_are_used():
     engines = {"zarr": "xarray", "cftime": "xarray", "h5py": "h5netcdf", "h5netcdf": "xarray"}  # asked for by others, by name
     text = "\n".join(p.read_text() for p in (ROOT / "hybridecosys").rglob("*.py"))

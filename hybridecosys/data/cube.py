@@ -312,8 +312,20 @@ def _ordered(ds: xr.Dataset) -> xr.Dataset:
     return ds.transpose(*order, ...) if wrong else ds
 
 # %% ../../nbs/01_data/02_cube.ipynb #canonwhole
+def _is_dataset(data) -> None:
+    "Raise `TypeError` for what is no Dataset, with the call that makes one of it."
+    if isinstance(data, xr.Dataset):
+        return
+    ways = {"DataFrame": "read_fluxnet(path) reads a file of FLUXNET, build_cube(paths) many; of a table of your own, its index the dates, make one with "
+                         "xr.Dataset({'TA_F': (('site', 'time'), table[['your column']].T.values, {'units': 'degC'}), ...}, coords={'site': ['XX-Abc'], 'time': table.index}), and so on for each variable",
+            "DataArray": "its variables have names: data.to_dataset(name='TA_F')"} | dict.fromkeys(("str", "PosixPath", "WindowsPath"), "open_cube(path) and read_fluxnet(path) read one")
+    kind = type(data).__name__
+    raise TypeError(f"a cube is an xarray.Dataset, not {kind}: {ways.get(kind, 'see open_cube, read_fluxnet, build_cube')}")
+
+
 def canonical_labels(data: xr.Dataset) -> xr.Dataset:
     "Sites, dates, classes and places as `canonical` has them; numbers, units and dimensions untouched (for a run, say)."
+    _is_dataset(data)
     for step in (_as_variables, _text_labels, _classes, _midnights, _west_negative):
         data = step(data)
     return data
@@ -328,13 +340,13 @@ def canonical(cube: xr.Dataset) -> xr.Dataset:
     A variable without a unit stays without (see `check_units`).
     Raises TypeError for what is no Dataset, ValueError naming variable or site for a unit of another quantity, text where numbers belong, an unknown IGBP class, a site without a name, and what is no date.
     """
-    if not isinstance(cube, xr.Dataset):
-        raise TypeError(f"a cube is an xarray.Dataset (see open_cube, read_fluxnet), not {type(cube).__name__}")
+    _is_dataset(cube)
     return _ordered(_west_negative(_table_units(canonical_labels(cube))))
 
 # %% ../../nbs/01_data/02_cube.ipynb #41633acf
 def _check_layout(ds: xr.Dataset) -> xr.Dataset:
     "The canonical cube, its dimensions and labels checked."
+    _is_dataset(ds)
     for dim in ("site", "time"):
         if dim not in ds.dims or dim not in ds.coords:
             raise ValueError(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from .names import did_you_mean
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
 from .cube import IGBP, UNKNOWN, canonical, check_units
@@ -49,7 +50,7 @@ def check_groups(groups: Sequence[str]) -> list[str]:
         raise TypeError(f"feature groups must be a list of names, not the string {groups!r}")
     groups = list(groups)
     if unknown := [g for g in groups if g not in GROUPS]:
-        raise ValueError(f"unknown feature group {unknown[0]!r}: not one of {', '.join(GROUPS)}")
+        raise ValueError(f"unknown feature group {unknown[0]!r}{did_you_mean(unknown[0], GROUPS)}")
     if len(set(groups)) < len(groups):
         raise ValueError(f"a feature group is named twice: {groups}")
     if not groups:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .names import did_you_mean
 from .cube import VARIABLES, check_bounds
 from .observations import TARGETS
 from .units import convert
@@ -78,7 +79,7 @@ def greenness(cube: xr.Dataset, record: xr.DataArray, variable: str = "auto") ->
     `greenness_interpolated` and `greenness_from_season` (days). Raises `ValueError` for an unknown variable and for sites without greenness, by name.
     """
     if variable not in ("auto", *TO_FAPAR):
-        raise ValueError(f"greenness variable {variable!r} unknown; one of auto, {', '.join(TO_FAPAR)}")
+        raise ValueError(f"greenness variable {variable!r} unknown{did_you_mean(variable, ('auto', *TO_FAPAR))}")
     there = [v for v in (TO_FAPAR if variable == "auto" else [variable]) if v in cube]
     series = {v: as_fapar(cube, v).values for v in there}
     time = cube.get_index("time")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
     """The end of an error about an unknown `name`: "; did you mean 'gpp'? known are gpp, nee, ...".
 
-    known: the names that there are; all are listed where there are at most `most`, else those that are near, else the first of them.
+    known: the names that there are; beside the nearest one all are listed where there are at most `most`; where none is near, up to four times as many, and of more the first.
     """
     known = [str(k) for k in known]
     lower = {k.lower(): k for k in reversed(known)}
@@ -23,4 +23,4 @@ def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
     guess = f"; did you mean {near[0]!r}?" if near else ""
     if len(known) <= most:
         return f"{guess}{' K' if near else '; k'}nown are {', '.join(known)}"
-    return guess or f"; known are {', '.join(known[:8])}, ... ({len(known)} names)"
+    return guess or (f"; known are {', '.join(known)}" if len(known) <= 4 * most else f"; known are {', '.join(known[:8])}, ... ({len(known)} names)")

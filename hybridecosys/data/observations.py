@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
+from .names import did_you_mean
 from .choices import OUT_OF_RANGE, OutOfRange, check_choice
 from .cube import VARIABLES, canonical, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
@@ -70,7 +71,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
     wanted = [targets] if isinstance(targets, str) else list(TARGETS.index if targets is None else targets)
     unknown = [t for t in wanted if t not in TARGETS.index]
     if unknown:
-        raise ValueError(f"target {', '.join(map(repr, unknown))} unknown; one of {', '.join(TARGETS.index)}")
+        raise ValueError(f"target {', '.join(map(repr, unknown))} unknown{did_you_mean(unknown[0], TARGETS.index)}")
     if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
         raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, or the model gives nothing to compare it with, so it cannot be a target")
     wanted = [t for t in wanted if TARGETS.variable[t] not in without]

@@ -40,7 +40,7 @@ from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions
 from ..learning.hybrid import HybridModel, as_html, model_of, open_run, run_directory
-from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions
+from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions, make_options
 from ..learning.sequence import SequenceModel, SequenceOptions
 from ..learning.trees import TreesModel
 from ..model.devices import MALLOC_KEPT
@@ -350,9 +350,9 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
     network = network or NetworkOptions()
-    training = {n: v for n, v in asdict(TrainingOptions(**training)).items() if n != "seed"}
-    TrainingOptions(**{**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
-    CalibrationOptions(**(calibration_options or {}))
+    training = {n: v for n, v in asdict(make_options(TrainingOptions, training)).items() if n != "seed"}
+    make_options(TrainingOptions, {**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
+    make_options(CalibrationOptions, calibration_options or {})
     for name, value, least in (("epochs", epochs, 1), ("together", together, 1), ("members", members, 2)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")

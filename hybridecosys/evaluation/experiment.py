@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.cube import open_cube
 from ..data.files import holder, locked, used, write_dataset, write_json, write_table
@@ -46,7 +47,7 @@ def choose_sites(cube: xr.Dataset, options: CubeOptions) -> xr.Dataset:
     "The sites of `cube` that the options ask for, in the order of the cube. ValueError names one that it does not have."
     sites = cube.site.values.astype(str)
     if unknown := [s for s in options.sites if s not in sites]:
-        raise ValueError(f"site {unknown[0]} is not in the cube, which has {', '.join(sites[:10])}{' ...' if len(sites) > 10 else ''}")
+        raise ValueError(f"site {unknown[0]} is not in the cube{did_you_mean(unknown[0], sites, 10)}")
     if options.sites:
         return cube.isel(site=np.isin(sites, options.sites))
     if options.n_sites is None:
@@ -265,7 +266,7 @@ def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mappin
 def check_options(options: TrainOptions) -> HybridModel:
     "The untrained `HybridModel` of the options; ValueError for a feature group or a target that does not exist."
     if unknown := [t for t in options.targets if t not in TARGETS.index]:
-        raise ValueError(f"target {unknown[0]!r} unknown; one of {', '.join(TARGETS.index)}")
+        raise ValueError(f"target {unknown[0]!r} unknown{did_you_mean(unknown[0], TARGETS.index)}")
     return make_hybrid(options, list(options.features) or None)
 
 
@@ -345,7 +346,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     hybrid = None if options.run is None else _trained(options)
     model = wroasted(greenness=options.greenness) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
-        raise ValueError(f"unknown output {unknown[0]!r}; the model gives {', '.join(model.outputs)}")
+        raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
     cube = load_cube(options)
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, options.dtype)

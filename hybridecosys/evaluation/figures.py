@@ -22,6 +22,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data.names import did_you_mean
 from ..data.observations import TARGETS
 from .metrics import _observations, parameter_agreement, site_table
 
@@ -207,12 +208,12 @@ def score_distributions(
 def _scores_of(scores: pd.DataFrame, metric: str, scale: str, targets: Sequence[str] | None) -> pd.DataFrame:
     "Rows of one scale with a defined metric, with a method; errors say what there is to choose from."
     if metric not in METRIC_LABELS:
-        raise ValueError(f"unknown metric {metric}: choose from {', '.join(METRIC_LABELS)}")
+        raise ValueError(f"unknown metric {metric}{did_you_mean(metric, METRIC_LABELS)}")
     table = scores if "method" in scores else scores.assign(method="simulated")
     if targets is not None:
         absent = [t for t in targets if t not in set(table.target)]
         if absent:
-            raise ValueError(f"the scores have no target {', '.join(absent)}")
+            raise ValueError(f"the scores have no target {', '.join(absent)}{did_you_mean(absent[0], table.target.unique())}")
         table = table[table.target.isin(targets)]
     table = table[(table.scale == scale) & table[metric].notna()]
     if table.empty:

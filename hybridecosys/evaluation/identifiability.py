@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..data.names import did_you_mean
 from .figures import COLOURS, DASHES, LABELS, MARKERS, _panels, _styled
 from .metrics import parameter_agreement
 from ..learning.calibration import Calibration, in_ranges, part_size
@@ -132,7 +133,7 @@ def profiles(fit: Calibration, cube: xr.Dataset, parameters: Sequence[str] | Non
     problem = fit.problem(cube)
     names = list(problem.learned) if parameters is None else list(parameters)
     if unknown := [n for n in names if n not in problem.learned]:
-        raise KeyError(f"parameter {unknown[0]!r} was not calibrated")
+        raise KeyError(f"parameter {unknown[0]!r} was not calibrated{did_you_mean(unknown[0], problem.learned)}")
     sites = problem.pool.sites
     at = np.linspace(0, 1, points)
     x = np.tile(in_ranges(fit.parameters, problem.model, problem.learned, sites), (len(names), points, 1, 1))

@@ -19,6 +19,7 @@ from scores.continuous.correlation import pearsonr
 
 from ..data.choices import OUT_OF_RANGE
 from ..data.cube import canonical_labels
+from ..data.names import did_you_mean
 from ..data.observations import TARGETS, observations
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #ab1b0412
@@ -154,7 +155,7 @@ def check_scales(scales: Iterable[str]) -> list[str]:
     scales = [scales] if isinstance(scales, str) else list(scales)
     unknown = [s for s in scales if s not in SCALES.index]
     if unknown or not scales:
-        raise ValueError(f"unknown scales {unknown}: choose from {', '.join(SCALES.index)}")
+        raise ValueError(f"unknown scales {unknown}{did_you_mean(unknown[0] if unknown else '', SCALES.index)}")
     return scales
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #2695ed3e
@@ -162,7 +163,7 @@ def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Datas
     "Observations named by target, from a cube with FLUXNET names or from what `observations` returned; without what has driven `run`."
     unknown = [t for t in targets or () if t not in TARGETS.index]
     if unknown:
-        raise ValueError(f"unknown targets {unknown}: choose from {', '.join(TARGETS.index)}")
+        raise ValueError(f"unknown targets {unknown}{did_you_mean(unknown[0], TARGETS.index)}")
     driving = ("" if run is None else run.attrs.get("driven_by", "")).split()
     raw, cube = set(TARGETS["variable"]) - set(TARGETS.index), canonical_labels(cube)
     if raw & set(cube.data_vars):

@@ -8,13 +8,13 @@ __all__ = ['Spinup', 'WITHIN', 'CubeOptions', 'ModelOptions', 'SimulateOptions',
            'check_keys', 'from_json', 'read_options']
 
 # %% ../../nbs/05_evaluation/04_options.ipynb #6a409e79
-import difflib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, OnGap, OutOfRange, as_path
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, at_least, check_epochs
 
@@ -231,8 +231,7 @@ def check_keys(given: dict, options: type) -> dict:
     known = [f.name for f in fields(options)]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ValueError(f"unknown option {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"))
+            raise ValueError(f"unknown option {key!r}{did_you_mean(key, known)}")
     return given
 
 

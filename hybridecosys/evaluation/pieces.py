@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..data.names import did_you_mean
 from ..data.attributes import GREENNESS
 from ..data.features import GROUPS
 from ..data.files import locked, write_dataset, write_json, write_table
@@ -58,11 +59,11 @@ def check_methods(methods: Sequence[str], features: Sequence[str]) -> tuple[str,
         if kind == "without" and (group not in features or len(features) < 2):
             raise ValueError(f"method {method!r}: {group!r} is not one of several features, which are {', '.join(features)}")
         if kind in ("only", "with") and group not in GROUPS:
-            raise ValueError(f"method {method!r}: {group!r} is not a group of features; there are {', '.join(GROUPS)}")
+            raise ValueError(f"method {method!r}: {group!r} is not a group of features{did_you_mean(group, GROUPS)}")
         if kind == "with" and group in features:
             raise ValueError(f"method {method!r}: {group!r} is one of the features anyway, which are {', '.join(features)}")
         if kind not in ("only", "without", "with") and method not in KNOWN:
-            raise ValueError(f"method {method!r} unknown; one of {', '.join(KNOWN)}, only:GROUP, without:GROUP, with:GROUP")
+            raise ValueError(f"method {method!r} unknown{did_you_mean(method, (*KNOWN, 'only:GROUP', 'without:GROUP', 'with:GROUP'))}")
     return tuple(dict.fromkeys(methods))
 
 

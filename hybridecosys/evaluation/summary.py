@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table
 from ..data.files import replaced
@@ -39,7 +40,7 @@ def paired_scores(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily
 
     A target known once per site (agb) is given as its NMAE1R. A method without any score of a target has no column."""
     if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric}: choose from {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {metric}{did_you_mean(metric, METRICS)}")
     scores, _ = held_out(scores)
     scores = scores if "method" in scores else scores.assign(method="simulated")
     series = scores[scores.scale == scale].assign(value=lambda d: d[metric])
@@ -78,7 +79,7 @@ def describe_parameters(parameters: xr.Dataset, table: pd.DataFrame) -> xr.Datas
     "Parameters with bounds, default, unit and meaning (from `model.parameters`) as attributes of a file to keep."
     unknown = [p for p in parameters if p not in table.index]
     if unknown:
-        raise ValueError(f"the table has no parameter {', '.join(unknown)}")
+        raise ValueError(f"the table has no parameter {', '.join(unknown)}{did_you_mean(unknown[0], table.index)}")
     names = {"unit": "units", "description": "long_name"}
     described = parameters.copy()
     for p in parameters:

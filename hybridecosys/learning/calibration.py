@@ -37,7 +37,7 @@ from .batches import Pool, best_years, make_pool
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
 from .hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from .network import from_bounds, to_bounds
-from .options import CalibrationOptions
+from .options import CalibrationOptions, make_options
 from ..model.inputs import Inputs, records, take_sites
 from ..model.programs import Program
 from ..model.simulate import complete_parameters, in_float32, run, simulate
@@ -496,7 +496,7 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options, cube = CalibrationOptions(**options), settled(cube, forcing)
+    options, cube = make_options(CalibrationOptions, options), settled(cube, forcing)
     with run_directory(run_dir, resume) as run_dir:
         return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
 

@@ -130,7 +130,8 @@ def site_costs(outputs: Mapping[str, Array], observed: Observed, inputs: Inputs)
 
 def total_cost(costs: Mapping[str, Array], weights: Mapping[str, float] | None = None, bounded: bool = False) -> Array:
     """Weighted sum over the targets that a site has, (site,); with `bounded` the relative error r of the biomass counts as r / (1 + r)."""
-    weights = weights or {}
+    weights, xp = weights or {}, np if all(isinstance(cost, np.ndarray) for cost in costs.values()) else jnp  # numbers that are known need no compiler
     if bounded and "agb" in costs:
-        costs = {**costs, "agb": jnp.where(jnp.isinf(costs["agb"]), jnp.inf, costs["agb"] / (1 + costs["agb"]))}
-    return sum(weights.get(target, 1.0) * jnp.where(jnp.isnan(cost), 0, cost) for target, cost in costs.items())
+        with np.errstate(invalid="ignore"):
+            costs = {**costs, "agb": xp.where(xp.isinf(costs["agb"]), xp.inf, costs["agb"] / (1 + costs["agb"]))}
+    return sum(weights.get(target, 1.0) * xp.where(xp.isnan(cost), 0, cost) for target, cost in costs.items())

@@ -29,7 +29,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .batches import Batches, Member, validation_batch
 from .network import make_network
-from .options import EPOCHS, SHARED, NetworkOptions, TrainingOptions, check_epochs
+from .options import EPOCHS, SHARED, NetworkOptions, TrainingOptions, check_epochs, make_options
 from .training import train
 from ..model.bucket import bucket
 from ..model.simulate import in_float32, simulate
@@ -87,7 +87,7 @@ class HybridModel:
         Raises `FileExistsError` if the directory is in use, naming the process that is at work there, `FileNotFoundError` if there is nothing to
         resume, `ValueError` if what it holds is another model or other options.
         """
-        options = TrainingOptions(**{"seed": self.seed, **options})
+        options = make_options(TrainingOptions, {"seed": self.seed, **options})
         check_epochs(epochs)
         train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         self._check_overlap(train_cube, valid_cube)

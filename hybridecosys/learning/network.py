@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ..data.names import did_you_mean
 from .options import NetworkOptions
 from ..model.structure import Model
 from ..processes.process import Parameter
@@ -85,7 +86,7 @@ def make_network(model: Model, n_features: int, learned: Sequence[str] | None = 
     """
     learned = model.learned if learned is None else tuple(learned)
     if unknown := [name for name in learned if name not in model.parameter_table]:
-        raise KeyError(f"unknown parameter {unknown[0]!r}")
+        raise KeyError(f"unknown parameter {unknown[0]!r}{did_you_mean(unknown[0], model.parameter_table)}")
     if unbounded := [n for n in learned if not model.parameter_table[n].bounded and model.parameter_table[n].scope != "global"]:
         raise ValueError(f"parameter {unbounded[0]} has no bounds and cannot be learned")
     for name, value in (start or {}).items():

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['Activation', 'SHARED', 'Nonfinite', 'Keep', 'EPOCHS', 'SEQUENCE_EPOCHS', 'SEQUENCE', 'NetworkOptions', 'one_of',
-           'at_least', 'TrainingOptions', 'check_epochs', 'check_weights', 'CalibrationOptions']
+           'at_least', 'TrainingOptions', 'check_epochs', 'check_weights', 'CalibrationOptions', 'make_options']
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeimp01
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Literal, get_args
+
+from ..data.names import did_you_mean
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipenetop
 Activation = Literal["relu", "gelu", "tanh", "silu"]
@@ -132,7 +134,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
         for name, value in weights.items():
             if name not in TARGETS.index:
-                raise ValueError(f"a weight is given for {name!r}; the targets are {', '.join(TARGETS.index)}")
+                raise ValueError(f"a weight is given for {name!r}, which is no target{did_you_mean(name, TARGETS.index)}")
             if not value >= 0:
                 raise ValueError(f"the weight of {name} must not be negative, it is {value}")
 
@@ -173,3 +175,14 @@ class CalibrationOptions:
             raise ValueError(f"train_fraction must lie in (0, 1], not {self.train_fraction}")
         at_least("a calibration", self, max_years=0, starts=1, steps=1, population=4, generations=1, lanes=1)
         check_weights(self.weights)
+
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipemakeopt
+def make_options(kind: type, given: Mapping):
+    """Options of the dataclass `kind`. Raises `TypeError` for an unknown name, with the nearest known one, or with the options that it belongs to."""
+    known = [f.name for f in fields(kind)]
+    for name in given:
+        if name not in known:
+            others = [k.__name__ for k in (NetworkOptions, TrainingOptions, CalibrationOptions) if k is not kind and name in {f.name for f in fields(k)}]
+            belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, known)
+            raise TypeError(f"{kind.__name__} has no option {name!r}{belongs}")
+    return kind(**given)

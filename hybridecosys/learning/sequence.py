@@ -21,6 +21,7 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
+from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table, settled
 from ..data.files import write_arrays, write_json, write_table
@@ -31,7 +32,7 @@ from ..data.observations import TARGETS, observations
 from .batches import Member, noisy
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
 from .hybrid import _key, open_run, run_directory, validation_observations
-from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs
+from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs, make_options
 from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
@@ -351,7 +352,7 @@ class SequenceModel:
         Like `HybridModel.fit`, with the same options (`TrainingOptions`, but for what `SEQUENCE` has; `batch_size` counts windows, `max_years` and `explode` mean nothing here).
         forcing: prepared forcing of all these sites, to save preparing it. Features, weather and targets are scaled with the training sites alone.
         """
-        options = TrainingOptions(**{"seed": self.seed, **SEQUENCE, **options})
+        options = make_options(TrainingOptions, {"seed": self.seed, **SEQUENCE, **options})
         check_epochs(epochs)
         train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
         if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
@@ -415,7 +416,7 @@ class SequenceModel:
         self._require_trained()
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
-            raise KeyError(f"output {unknown[0]!r} was not learned; the model predicts {', '.join(self.outputs)}")
+            raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
         cube = settled(cube, self.forcing_options)
         there = self._forcing(cube, forcing)
         r = make_records(there, None, self.options.warmup, self.extra)

@@ -17,7 +17,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import observations
 from .batches import Batches, Member, validation_batch
 from .hybrid import HybridModel, open_run, run_directory
-from .options import EPOCHS, TrainingOptions, check_epochs
+from .options import EPOCHS, TrainingOptions, check_epochs, make_options
 from .training import train
 from ..model.simulate import in_float32
 
@@ -32,7 +32,7 @@ def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: 
     each is that of its model. forcing: prepared forcing of the cube, to save preparing it. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
     validated at, and as `HybridModel.fit` does.
     """
-    options = TrainingOptions(**options)
+    options = make_options(TrainingOptions, options)
     check_epochs(epochs)
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
     cube = settled(cube, hybrids[0].forcing_options) if hybrids else cube

@@ -198,19 +198,19 @@ def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tupl
     width = max(n.n_features for n in networks)
     wide = ParameterNetwork(width, table, networks[0].options, rngs=nnx.Rngs(0))
     graph, _, rest = nnx.split(wide, nnx.Param, ...)
-    return graph, jax.tree.map(lambda *w: jnp.stack(w), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), rest
+    return graph, jax.tree.map(lambda *w: jnp.asarray(np.stack(w)), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), rest
 
 
 def _padded(weights: nnx.State, network: ParameterNetwork, width: int) -> nnx.State:
     for layer in [weights.hidden[0]] if network.n_features else []:
-        layer.kernel = layer.kernel.replace(jnp.pad(layer.kernel.get_value(), ((0, width - network.n_features), (0, 0))))
+        layer.kernel = layer.kernel.replace(jnp.asarray(np.pad(layer.kernel.get_value(), ((0, width - network.n_features), (0, 0)))))
     return weights
 
 
 def unstack_network(weights: nnx.State, i: int, network: ParameterNetwork) -> None:
     """Give `network` the i-th of stacked weights."""
     own = nnx.state(network, nnx.Param)
-    nnx.update(network, jax.tree.map(lambda w, like: w[i][tuple(map(slice, like.shape))], weights, own))
+    nnx.update(network, jax.tree.map(lambda w, like: jnp.asarray(np.asarray(w)[i][tuple(map(slice, like.shape))]), weights, own))
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313d
 def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, valid: Batch | None, epochs: int, spinup: str,
@@ -224,7 +224,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
     optimizer = make_optimizer(options, epochs * len(batches))
     step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
-    state = Progress(0, weights, weights, jax.vmap(optimizer.init)(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
+    state = Progress(0, weights, weights, jax.jit(jax.vmap(optimizer.init))(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
     state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
     for i, network in enumerate(networks):
@@ -270,7 +270,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     for i, (b, key) in enumerate(zip(batches.epoch(epoch), keys, strict=True)):
         weights, opt_state, cost, finite, used = step(weights, opt_state, rest, b, key)
         forget = max(1 - options.average, 9 / (10 + done + i)) if options.average else 1.0  # quicker at first, to forget the start
-        mean = optax.incremental_update(weights, mean, forget)
+        mean = _mixed(weights, mean, forget)
         finite, used = (np.asarray(x).reshape(b.counts.shape) for x in (finite, used))
         lost = ~finite & b.counts
         if lost.any() and options.nonfinite == "stop":
@@ -295,10 +295,15 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     total = new[(new.split == ("train" if valid is None else "valid")) & (new.target == "total")].set_index("member").loss
     cost = total.reindex(range(len(members))).to_numpy()
     better = (cost < state.best_cost) & state.waiting(options) if options.keep == "best" else np.ones(len(members), bool)
-    best = jax.tree.map(lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
+    best = jax.tree.map(lambda new, old: np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
     return Progress(epoch, weights, mean, opt_state, best, np.where(better, epoch, state.best_epoch), np.where(better, cost, state.best_cost), losses)
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313g
+def _mixed(new: nnx.State, old: nnx.State, share: float) -> nnx.State:
+    """`share` of the new weights and the rest of the old, in NumPy, which compiles nothing."""
+    return jax.tree.map(lambda a, b: share * np.asarray(a) + (1 - share) * np.asarray(b), new, old)
+
+
 def _named(b: Batch, which: np.ndarray) -> pd.DataFrame:
     """Member and site of the places `which`, (member, site), of a batch."""
     return pd.DataFrame({"member": np.nonzero(which)[0], "site": np.array(b.sites).reshape(which.shape)[which]})

@@ -22,6 +22,7 @@ import xarray as xr
 from jax import Array
 
 from .. import __version__
+from ..data.names import did_you_mean
 from ..data.export import CONVENTIONS, NAMES
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs, records
@@ -92,15 +93,12 @@ def complete_parameters(model: Model, parameters: Mapping | xr.Dataset | None, s
     Raises `KeyError` for an unknown name (with the nearest known one), `ValueError` for a wrong shape, a site that is missing, NaN, or a
     value outside its bounds, naming parameter, site and value.
     """
-    import difflib
-
     table, sites = model.parameter_table, [str(s) for s in sites]
     values = {name: p.values for name, p in table.items()}
     given = {} if parameters is None else {str(name): parameters[name] for name in parameters}
     for name, value in given.items():
         if name not in table:
-            near = difflib.get_close_matches(name, table, n=1)
-            raise KeyError(f"unknown parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise KeyError(f"unknown parameter {name!r}{did_you_mean(name, table)}")
         if isinstance(value, xr.DataArray) and "site" in value.dims:
             known = {str(s): i for i, s in enumerate(value.site.values)}
             if absent := [s for s in sites if s not in known]:
@@ -246,7 +244,7 @@ def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[s
         return tuple(dict.fromkeys(n for n in (*shown, *model.pools.stores) if n in model.outputs))
     outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if unknown := [n for n in outputs if n not in model.outputs]:
-        raise KeyError(f"unknown output {unknown}; the model gives {', '.join(model.outputs)}")
+        raise KeyError(f"unknown output {unknown}{did_you_mean(unknown[0], model.outputs)}")
     return outputs
 
 # %% ../../nbs/03_model/05_simulate.ipynb #1abe1001

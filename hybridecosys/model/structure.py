@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import pandas as pd
 from jax import Array
 
+from ..data.names import did_you_mean
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS
 from ..processes import (carbon, evaporation, phenology, photosynthesis, respiration, roots, snow,
@@ -195,7 +196,7 @@ def make_plan(approaches: Iterable[Approach], order: Iterable[str] = ()) -> Plan
     for a in approaches:
         if unknown := [name for name in a.inputs if name not in last and name not in ("leaving", "gained")]:
             raise ValueError(f"process {a.process}: approach {a.name} asks for {', '.join(unknown)}, which is no parameter of it, "
-                             f"no forcing, attribute or pool, and no result of a process before it")
+                             f"no forcing, attribute or pool, and no result of a process before it{did_you_mean(unknown[0], last)}")
         own = {name: last[name] for name in a.inputs if name in last}
         counted = tuple(key for key in leaving if key not in own.values()) if "leaving" in a.inputs else ()
         gained = tuple((last[n], n) for n, p in pools.declared.items() if p.group == "water" and last[n] != n) if "gained" in a.inputs else ()
@@ -297,8 +298,7 @@ class Model:
         """
         own = {f"{a.process}.{name}" for a in self.approaches for name in a.parameters}
         if unknown := [name for name in scopes if name not in own]:
-            near = difflib.get_close_matches(unknown[0], own, n=1)
-            raise KeyError(f"unknown parameter {unknown[0]!r} of a process" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise KeyError(f"unknown parameter {unknown[0]!r} of a process{did_you_mean(unknown[0], own)}")
 
         def changed(a: Approach) -> Approach:
             new = {n: replace(p, scope=scope, learned=False) for n, p in a.parameters.items() if (scope := scopes.get(f"{a.process}.{n}"))}

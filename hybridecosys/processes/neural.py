@@ -18,6 +18,7 @@ from jax import Array
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
+from ..data.names import did_you_mean
 from .process import Approach, Parameter
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralrange01
@@ -125,7 +126,7 @@ def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (
         raise ValueError(f"{process}: bounds must be (low, high), or such a pair for each result, with low < high, not {bounds}")
     ranges = {**RANGES, **(scale or {})}
     if unknown := [name for name in inputs if name not in ranges]:
-        raise ValueError(f"{process}: the usual range of {unknown[0]} is not known: give it, scale={{{unknown[0]!r}: (low, high)}}")
+        raise ValueError(f"{process}: the usual range of {unknown[0]} is not known: give it, scale={{{unknown[0]!r}: (low, high)}}{did_you_mean(unknown[0], ranges)}")
     if flat := [name for name in inputs if not ranges[name][0] < ranges[name][1]]:
         raise ValueError(f"{process}: the range of {flat[0]} must be (low, high) with low < high, not {ranges[flat[0]]}")
     network = Network(inputs, tuple((float(a), float(b)) for a, b in (ranges[n] for n in inputs)), tuple(map(tuple, pairs.tolist())), into, _others(process, into, len(pairs)))
