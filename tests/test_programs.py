@@ -1,17 +1,19 @@
 """Compiled programs that are kept in files: found again, equal to the bit, and only where they are the same."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from hybridecosys import keep_programs, prepare_forcing, wroasted
+from hybridecosys import keep_programs, prepare_forcing, simulate, wroasted
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
-from hybridecosys.model.programs import Program, fingerprint, program_folder
+from hybridecosys.model.programs import Program, fingerprint, package_fingerprint, program_folder
 from hybridecosys.model.simulate import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -111,3 +113,11 @@ def test_functions_of_a_user_are_told_apart_by_what_they_compute(monkeypatch):
     unknown = object()
     with pytest.raises(TypeError, match="no fingerprint"):
         replaced(lambda vpd_day: unknown)
+
+
+def test_another_process_finds_the_same_fingerprint(folder):
+    """Whatever this process has computed meanwhile, and in whatever order a set of strings comes there."""
+    simulate(wroasted(), prepare_forcing(synthetic_weather(n_sites=1, years=1)).isel(time=slice(0, 3)), spinup="none", outputs=["gpp"])
+    code = "from hybridecosys import wroasted; import hybridecosys.learning.training\nfrom hybridecosys.model.programs import *\nprint(package_fingerprint('hybridecosys.learning.training'), fingerprint(wroasted()))"
+    said = subprocess.check_output([sys.executable, "-c", code], text=True, env={**os.environ, "PYTHONHASHSEED": "1"}).split()
+    assert said == [package_fingerprint("hybridecosys.learning.training"), fingerprint(wroasted())]

@@ -130,17 +130,14 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names}.union(*(_names(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs15
-_TRACED = ("processes.process", "processes.neural", "model.structure", "model.timeloop", "model.spinup", "model.inputs", "model.simulate", "learning.cost", "data.observations")
-"Modules of the package that programs are traced from, beside their own and those of the approaches."
-
-
 def package_fingerprint(*modules: str) -> str:
-    """A hash of what the modules of the model, and `modules`, hold now."""
-    said = []
-    for module in sorted({*(f"hybridecosys.{m}" for m in _TRACED), *modules}):
-        for name, x in sorted(vars(import_module(module)).items()):
-            if not name.startswith("__"):
-                said.append(f"{module}.{name}={_held(x)}")
+    """A hash of what `modules` of the package, and all that they use of it, hold now; lists, which are notes of what a process has done, do not count."""
+    found, new = set(), set(modules)
+    while new:
+        found |= new
+        of = [getattr(x, "__module__", None) or getattr(x, "__name__", None) for m in new for x in vars(import_module(m)).values()]
+        new = {m for m in of if isinstance(m, str) and m.startswith("hybridecosys.") and m in sys.modules} - found
+    said = [f"{m}.{name}={_held(x)}" for m in sorted(found) for name, x in sorted(vars(sys.modules[m]).items()) if not (name.startswith("__") or isinstance(x, list))]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
