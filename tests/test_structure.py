@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import hybridecosys as he
+from hybridecosys.data.observations import observations
+from hybridecosys.learning.batches import make_pool
 from hybridecosys.learning.hybrid import model_of
+from hybridecosys.learning.training import site_gradients
 from hybridecosys.model import spinup as spinning
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import run
@@ -166,6 +169,14 @@ def test_a_process_that_brings_a_pool(wide):
                             dtype="float64")
     assert float(abs(found.water_balance).max()) < 1e-9 and float(found.canopy.max()) > 0 and "canopy" in found.water_pool
     np.testing.assert_allclose(found.evapotranspiration, found.soil_evaporation + found.transpiration + found.interception, atol=1e-12)
+
+
+def test_a_pool_that_is_brought_spins_up_and_trains(wide):
+    wet = WROASTED.insert(before="snow_melt", interception=canopy_store).for_training()
+    pool = make_pool(he.prepare_forcing(wide), observations(wide, ["gpp", "evapotranspiration"]), packed=False)
+    start = {n: np.full(3, wet.parameter_table[n].default, np.float32) for n in wet.learned}
+    costs, slopes = jax.jit(lambda p: site_gradients(wet, p, pool.inputs, pool.observed, "accelerated", {}))(start)
+    assert all(np.isfinite(v).all() for v in (*costs.values(), *slopes.values())) and (slopes["interception.capacity"] != 0).any()
 
 
 def test_three_layers_or_no_carbon(wide):
