@@ -102,6 +102,8 @@ def test_other_order_of_dimensions_and_extra_variables_are_kept():
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97])
 @pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
 def test_truncated_netcdf(tmp_path, share, engine):
+    if engine == "netcdf4":
+        pytest.importorskip("netCDF4", reason="netCDF4 is a package of development")
     path = tmp_path / "cube.nc"
     small_cube().to_netcdf(path, engine=engine)
     data = path.read_bytes()
@@ -173,3 +175,17 @@ def test_real_data_path_follows_the_environment(tmp_path, monkeypatch):
 def test_real_cube_is_valid():
     real = open_cube(real_data_path())
     assert real.sizes["site"] == 109 and set(VARIABLES.index[VARIABLES.kind == "required"]) <= set(real.data_vars)
+
+
+@pytest.mark.parametrize("thing", [small_cube(DAYS[:40]).TA_F, small_cube(DAYS[:40]).TA_F.to_dataframe(), "cube.nc", None])
+def test_what_is_no_dataset_is_called_what_it_is(thing):
+    with pytest.raises(TypeError, match=f"a cube is an xarray.Dataset, not {type(thing).__name__}"):
+        validate_cube(thing)
+
+
+def test_yes_or_no_is_no_amount_and_a_site_needs_a_name():
+    cube = small_cube(DAYS[:40])
+    with pytest.raises(ValueError, match="P_F: not numbers but bool"):
+        validate_cube(cube.assign(P_F=(cube.P_F > 0).assign_attrs(units="mm d-1")))
+    with pytest.raises(ValueError, match="site number 1 has no name"):
+        validate_cube(cube.assign_coords(site=["A", " ", "B"]))

@@ -224,8 +224,9 @@ def _text_labels(ds: xr.Dataset) -> xr.Dataset:
         if not (label or data.dtype.kind in "OST") or name == "time" or (name in VARIABLES.index and data.dtype.kind == "O"):
             continue
         text = _as_text(data.values)
-        if label and name == "site" and pd.isna(np.asarray(data.values, dtype=object)).any():
-            raise ValueError(f"cube: site number {int(np.flatnonzero(pd.isna(np.asarray(data.values, dtype=object)))[0])} has no name")
+        nameless = np.flatnonzero(pd.isna(np.asarray(data.values, dtype=object)) | (text == "")) if name == "site" and data.ndim else ()
+        if len(nameless):
+            raise ValueError(f"cube: site number {int(nameless[0])} has no name")
         if data.dtype.kind != "U" or (text != data.values).any():
             change[name] = (data.dims, text, data.attrs)
     return ds.assign_coords({k: v for k, v in change.items() if k in ds.coords}).assign({k: v for k, v in change.items() if k not in ds.coords}) if change else ds
@@ -283,7 +284,7 @@ def _table_units(ds: xr.Dataset) -> xr.Dataset:
     change = {}
     for name in VARIABLES.index.intersection(list(ds.data_vars)):
         data, unit = ds.variables[name], VARIABLES.unit[name]
-        if data.dtype.kind not in "fiub":
+        if data.dtype.kind not in "fiub" or (data.dtype.kind == "b" and unit != "1"):
             raise ValueError(f"{name}: not numbers but {data.dtype}")
         if data.attrs.get("units") is not None and (data.dtype.kind == "b" or data.attrs["units"] != unit):
             array = ds[name].astype(float) if data.dtype.kind == "b" else ds[name]

@@ -15,6 +15,7 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def _unpacked(path: Path, data: bytes) -> tuple[str, bytes]:
         return path.name, data
     try:
         return path.stem, gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path.name}: not a gzip file, or truncated") from error
 
 
@@ -77,6 +78,10 @@ def _header(line: str) -> tuple[list[str], str]:
     return ([c.upper() for c in names] if "TIMESTAMP" not in names and "TIMESTAMP" in [c.upper() for c in names] else names), separator
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #zipchoice1
+_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError)
+"What reading a damaged or encrypted archive raises."
+
+
 def _members(archive: zipfile.ZipFile) -> list[str]:
     "CSV files of a zip, without what macOS adds."
     return [m for m in archive.namelist() if m.lower().endswith(".csv") and "__MACOSX" not in m and not Path(m).name.startswith("._")]
@@ -106,6 +111,8 @@ def _daily_text(path: Path, site: str | None = None) -> tuple[str, str, dict[str
     "(file name, text) of the daily CSV, the file itself or the member of a zip, and the tables about sites in the zip."
     if not path.exists():
         raise FileNotFoundError(f"no FLUXNET file at {path}")
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; build_cube makes a cube of the files in a folder")
     if path.suffix.lower() != ".zip":
         name, data = _unpacked(path, path.read_bytes())
         return name, _decode(name, data), {}
@@ -114,8 +121,8 @@ def _daily_text(path: Path, site: str | None = None) -> tuple[str, str, dict[str
             best = _choose(path.name, archive, site)
             info = {Path(m).name: archive.read(m) for m in _members(archive) if re.search(r"_(BIF|SITEINFO)_", Path(m).name)}
             return Path(best).name, _decode(Path(best).name, archive.read(best)), info
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path.name}: not a zip file, or truncated") from error
+    except _DAMAGED as error:
+        raise ValueError(f"{path.name}: not a zip file, or truncated, damaged or encrypted ({error})") from error
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #csvstructure
 def _check_lines(name: str, lines: list[str], columns: list[str], separator: str) -> bool:

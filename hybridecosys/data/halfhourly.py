@@ -19,7 +19,7 @@ import xarray as xr
 
 from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
-from .fluxnet import _with_attributes, read_site_info, site_in_name
+from .fluxnet import _DAMAGED, _with_attributes, read_site_info, site_in_name
 from .units import MJ_PER_W, convert, latent_heat_to_et
 
 # %% ../../nbs/01_data/11_halfhourly.ipynb #hhstartcell
@@ -297,7 +297,7 @@ def _read_table(path: Path) -> tuple[str, pd.DataFrame]:
                 raise ValueError(f"no half-hourly or hourly CSV (_HH_, _HR_) in this zip, only {', '.join(archive.namelist()[:5])}")
             with archive.open(member) as file:
                 return Path(member).name, pd.read_csv(file, **options)
-    except (ValueError, UnicodeDecodeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, *_DAMAGED) as error:
         raise ValueError(f"{path.name}: not a half-hourly FLUXNET table ({error})") from error
 
 # %% ../../nbs/01_data/11_halfhourly.ipynb #hhreadercell

@@ -175,7 +175,7 @@ def write_tables(study: Study, methods: Sequence[str]) -> None:
     if main is not None:
         values = xr.load_dataset(path / f"parameters_{_file(main)}.nc")
         write_dataset(path / "parameters.nc", values.isel(site=np.isin(values.fold, study.rounds()[0])))
-    if (truth := true_parameters(study.cube)) is not None:
+    if (truth := true_parameters(study.cube, study.hybrid("global").model)) is not None:
         write_dataset(path / "true_parameters.nc", describe_parameters(truth, study.hybrid("global").model.parameters))
     write_table(path / "scores.csv", scores)  # last: where it is, the others are
 

@@ -37,7 +37,7 @@ from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
 from ..learning.options import CalibrationOptions, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
-from ..model.structure import wroasted
+from ..model.structure import Model, wroasted
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #630ea665
 log = logging.getLogger("hybridecosys")
@@ -218,9 +218,11 @@ def logged(run_dir: Path) -> Iterator[None]:
 
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #c575fe50
-def true_parameters(cube: xr.Dataset) -> xr.Dataset | None:
-    "The parameters that a synthetic cube was made with, `process.name` -> (site); None for a cube of measurements."
-    return cube["true_parameters"].drop_attrs().to_dataset("parameter") if "true_parameters" in cube else None
+def true_parameters(cube: xr.Dataset, model: Model) -> xr.Dataset | None:
+    "Those parameters of a model that a synthetic cube was made with, `process.name` -> (site); None for a cube of measurements, or one that was made with others."
+    truth = cube["true_parameters"].drop_attrs().to_dataset("parameter") if "true_parameters" in cube else xr.Dataset()
+    known = [name for name in truth.data_vars if name in model.parameter_table]
+    return truth[known] if known else None
 
 
 def recovery(truth: xr.Dataset, learned: xr.Dataset, table: pd.DataFrame, sites: list[str]) -> str:
@@ -316,8 +318,9 @@ def run_experiment(options: TrainOptions) -> dict:
         runs["hybrid"] = hybrid.simulate(cube, outputs)
         parameters = hybrid.predict_parameters(cube).assign_coords(split=("site", [split[s] for s in cube.site.values.astype(str)]))
         write_dataset(run_dir / "parameters.nc", parameters)
-        if (truth := true_parameters(cube)) is not None:
-            runs["truth"] = simulate(hybrid.model, forcing, truth, spinup=options.spinup, outputs=outputs)
+        if (truth := true_parameters(cube, hybrid.model)) is not None:
+            if len(truth.data_vars) == cube.sizes["parameter"]:  # the cube was made with this structure
+                runs["truth"] = simulate(hybrid.model, forcing, truth, spinup=options.spinup, outputs=outputs)
             write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
             if part["test"].sizes["site"] > 1:
                 log.info(recovery(truth, parameters, hybrid.model.parameters, list(part["test"].site.values)))

@@ -94,7 +94,9 @@ def collect_pools(approaches: Iterable[Approach], order: Iterable[str] = ()) -> 
                 raise ValueError(f"process {a.process}: the pool {name} has been declared before, and otherwise")
             if pool.eta and pool.eta not in SPINUP_PARAMETERS:
                 raise ValueError(f"process {a.process}: the pool {name} is scaled by {pool.eta}, which is none of {', '.join(SPINUP_PARAMETERS)}")
-    unit = {p.group: p.unit for p in found.values()}
+    unit: dict[str, str] = {}
+    for pool in found.values():
+        unit.setdefault(pool.group, pool.unit)
     if odd := [name for name, p in found.items() if p.group != "memory" and p.unit != unit[p.group]]:
         raise ValueError(f"the pool {odd[0]} is in {found[odd[0]].unit}, others of the group {found[odd[0]].group} in {unit[found[odd[0]].group]}")
     order = [*(name for name in order if name in found), *(name for name in found if name not in order)]
