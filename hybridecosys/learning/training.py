@@ -224,7 +224,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
     optimizer = make_optimizer(options, epochs * len(batches))
     step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
-    state = Progress(0, weights, weights, jax.jit(jax.vmap(optimizer.init))(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
+    state = Progress(0, weights, weights, jax.vmap(optimizer.init)(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
     state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
     for i, network in enumerate(networks):
