@@ -44,8 +44,8 @@ class NetworkOptions:
 
 SHARED = tuple("""
     maintenance_respiration.q10 autotrophic_respiration.growth_yield turnover_temperature.q10 turnover_moisture.slope_dry turnover_moisture.slope_wet
-    turnover.litter_fast turnover.litter_slow turnover.soil_slow carbon_transfer.e_litter_fast carbon_transfer.e_litter_slow lai.sla
-    pet.alpha wue.co2_sat root_efficiency.min snow_cover.depth rain_snow.t_threshold capillary.max_fraction groundwater_capillary.max_fraction base_flow.k
+    turnover.litter_fast turnover.litter_slow turnover.soil_slow carbon_transfer.e_litter_fast carbon_transfer.e_litter_slow
+    pet.alpha wue.co2_sat root_efficiency.min snow_cover.depth capillary.max_fraction groundwater_capillary.max_fraction base_flow.k
 """.split())
 "Parameters of WROASTED that one site can hardly tell, and that are learned once for all sites, beside those that are learned for each."
 
