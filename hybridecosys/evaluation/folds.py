@@ -87,7 +87,7 @@ def deal(classes: pd.Series, k: int, seed: int, near: pd.Series | None = None) -
     alone = groups is None or len(set(groups)) == len(groups)
     if not alone and len(set(groups)) < k:
         raise ValueError(f"{len(classes)} sites in {len(set(groups))} neighbourhoods cannot be dealt out to k = {k} folds")
-    stratified, plain = (StratifiedKFold, KFold) if alone else (StratifiedGroupKFold, GroupKFold)
+    stratified, plain, groups = (StratifiedKFold, KFold, None) if alone else (StratifiedGroupKFold, GroupKFold, groups)
     for strata in (classes, COVER.plant_form[classes].set_axis(classes.index)):
         if strata.value_counts().max() >= k:
             with warnings.catch_warnings():
