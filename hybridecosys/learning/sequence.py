@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'CHANNELS', 'LANES', 'SequenceOptions', 'SequenceNetwork', 'Records', 'make_records', 'spreads', 'Windows',
-           'WindowBatches', 'window_costs', 'run_records', 'record_costs', 'scaling', 'Held', 'SequenceModel']
+           'WindowBatches', 'window_costs', 'run_records', 'record_costs', 'scaling', 'Held', 'PlainModel',
+           'SequenceModel']
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #40b02f7c
 import json
@@ -319,8 +320,40 @@ def _first(tree):
     """The tree of the first member."""
     return jax.tree.map(lambda x: x[0], tree)
 
+# %% ../../nbs/04_learning/07_sequence.ipynb #plainmodel1
+class PlainModel:
+    """What models without physics have in common: features of the sites, and daily series (weather, and what `forcing={"extra": [...]}` names) as inputs."""
+
+    def __init__(self, features: Sequence[str] | None, seed: int, forcing: Mapping | None):
+        self.features = None if features is None else (check_groups(features) if len(features) else [])
+        self.seed, self.forcing_options, self.encoder = seed, dict(forcing or {}), None
+        if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
+            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Daily series that it reads beside the weather, such as "greenness"."""
+        return tuple(self.forcing_options.get("extra", ()))
+
+    @property
+    def driving_variables(self) -> tuple[str, ...]:
+        """Variables of a cube that these series are made of: inputs, and so no targets."""
+        return tuple(v for name in self.extra for v in EXTRA_FORCING[name].inputs)
+
+    def _forcing(self, cube: xr.Dataset, forcing: xr.Dataset | None) -> xr.Dataset:
+        if forcing is None:
+            return prepare_forcing(cube, **self.forcing_options)
+        if lacking := [name for name in self.extra if name not in forcing]:
+            raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(self.extra)}")
+        return forcing.sel(site=cube.site)
+
+    def _encode(self, cube: xr.Dataset, forcing: xr.Dataset) -> xr.DataArray:
+        if self.encoder is None:
+            return xr.DataArray(np.zeros((cube.sizes["site"], 0)), dims=("site", "feature"), coords={"site": cube.site, "feature": np.zeros(0, str)})
+        return self.encoder.transform(cube, forcing)
+
 # %% ../../nbs/04_learning/07_sequence.ipynb #8f93d1f5
-class SequenceModel:
+class SequenceModel(PlainModel):
     """A recurrent network that predicts fluxes and greenness from daily weather and what is known of a site, without a process model.
 
     features: names of feature groups; by default all but those made of targets; an empty list for the weather alone. seed: of the first weights and of
@@ -328,17 +361,10 @@ class SequenceModel:
     """
 
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options: SequenceOptions | None = None, forcing: Mapping | None = None):
-        self.features = None if features is None else (check_groups(features) if len(features) else [])
-        self.seed, self.options, self.forcing_options = seed, options or SequenceOptions(), dict(forcing or {})
-        if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
-            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
-        self.encoder = self.network = self.scale = self.losses = None
+        super().__init__(features, seed, forcing)
+        self.options = options or SequenceOptions()
+        self.network = self.scale = self.losses = None
         self.outputs: tuple[str, ...] = ()
-
-    @property
-    def extra(self) -> tuple[str, ...]:
-        """Daily series that it reads beside the weather: what `forcing={"extra": [...]}` names, such as "greenness"."""
-        return tuple(self.forcing_options.get("extra", ()))
 
     def __repr__(self):
         state = f"predicts {', '.join(self.outputs)}" if self.network is not None else "not trained"
@@ -361,7 +387,7 @@ class SequenceModel:
             return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options)
 
     def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options) -> "SequenceModel":
-        observed = observations(train_cube, targets, [v for name in self.extra for v in EXTRA_FORCING[name].inputs])
+        observed = observations(train_cube, targets, self.driving_variables)
         if run_dir is not None:
             identity = {**self._identity(), "training": {**asdict(options), "weights": dict(options.weights)}, "targets": list(observed.data_vars), "epochs": epochs,
                         "sites": {"train": train_cube.site.values.tolist(), "valid": [] if valid_cube is None else valid_cube.site.values.tolist()}}
@@ -468,18 +494,6 @@ class SequenceModel:
         losses = path / "losses.csv"
         model.losses = read_table(losses) if losses.exists() else None
         return model
-
-    def _forcing(self, cube, forcing):
-        if forcing is None:
-            return prepare_forcing(cube, **self.forcing_options)
-        if lacking := [name for name in self.extra if name not in forcing]:
-            raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(self.extra)}")
-        return forcing.sel(site=cube.site)
-
-    def _encode(self, cube, forcing) -> xr.DataArray:
-        if self.encoder is None:
-            return xr.DataArray(np.zeros((cube.sizes["site"], 0)), dims=("site", "feature"), coords={"site": cube.site})
-        return self.encoder.transform(cube, forcing)
 
     def _new_network(self) -> SequenceNetwork:
         n_features = 0 if self.encoder is None else len(self.encoder.names)

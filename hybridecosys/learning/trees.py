@@ -22,14 +22,12 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.cube import settled
-from ..data.features import FeatureEncoder, check_groups
+from ..data.features import FeatureEncoder
 from ..data.files import replaced, write_json
-from ..data.forcing import prepare_forcing
-from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
 from .cost import MIN_DAYS
 from .options import at_least
-from .sequence import CHANNELS
+from .sequence import CHANNELS, PlainModel
 from ..model.inputs import records
 from ..model.structure import VARIABLES
 
@@ -75,16 +73,12 @@ class TreesOptions:
                                              l2_regularization=self.penalty, early_stopping=False, random_state=seed)
 
 # %% ../../nbs/04_learning/08_trees.ipynb #treesclass
-class StoredTrees:
+class StoredTrees(PlainModel):
     """What a `TreesModel` is made of, and how it is kept in a directory."""
 
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options: TreesOptions | None = None, forcing: Mapping | None = None):
-        self.features = None if features is None else (check_groups(features) if len(features) else [])
-        self.seed, self.options, self.forcing_options = seed, options or TreesOptions(), dict(forcing or {})
-        self.extra = tuple(self.forcing_options.get("extra", ()))
-        if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
-            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
-        self.encoder, self.trees = None, {}
+        super().__init__(features, seed, forcing)
+        self.options, self.trees = options or TreesOptions(), {}
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -160,7 +154,7 @@ class TreesModel(StoredTrees):
         if targets is not None and "agb" in targets:
             raise ValueError("target agb is one number for a site; trees of days have nothing to learn from it")
         cube = settled(train_cube, self.forcing_options)
-        seen = observations(cube, targets, [v for name in self.extra for v in EXTRA_FORCING[name].inputs]).drop_vars("agb", errors="ignore")
+        seen = observations(cube, targets, self.driving_variables).drop_vars("agb", errors="ignore")
         there = self._forcing(cube, forcing)
         self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(cube, there)
         table, _, site, day = daily_table(there, self._encode(cube, there), self.extra)
@@ -184,15 +178,3 @@ class TreesModel(StoredTrees):
             values[site, day] = self.trees[name].predict(table)
             run[name] = ("site", "time"), values, dict(zip(("units", "long_name"), VARIABLES[name]))
         return run.assign_attrs(model=repr(self))
-
-    def _forcing(self, cube, forcing) -> xr.Dataset:
-        if forcing is None:
-            return prepare_forcing(cube, **self.forcing_options)
-        if lacking := [name for name in self.extra if name not in forcing]:
-            raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(self.extra)}")
-        return forcing.sel(site=cube.site)
-
-    def _encode(self, cube, forcing) -> xr.DataArray:
-        if self.encoder is None:
-            return xr.DataArray(np.zeros((cube.sizes["site"], 0)), dims=("site", "feature"), coords={"site": cube.site, "feature": []})
-        return self.encoder.transform(cube, forcing)
