@@ -85,7 +85,7 @@ def run_command(command: str, options) -> str:
     with experiment.logged_to(logging.StreamHandler(), "%(message)s"):
         return work(options)
 
-
+# %% ../nbs/05_evaluation/06_command.ipynb #f34ca356a
 def main(args: Sequence[str] | None = None) -> int:
     """The command `hybridecosys`. Returns the exit code: 0, 1 for an error of the data or the run, 2 for one of the options, 130 if interrupted.
 

@@ -171,7 +171,7 @@ def _range_of(x: str, several: Mapping[str, Approach]) -> tuple[float, float]:
         raise ValueError(f"the usual range of {x} is not known: give it, between=(low, high)")
     return ends
 
-
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse4a
 def _along(one: Approach, x: str, grid: np.ndarray, values: Mapping, result: str | None) -> np.ndarray:
     "One line: the result of an approach at every point of the grid."
     given = {n: p.values for n, p in one.parameters.items()} | {n: np.asarray(v, float) for n, v in values.items() if n in (*one.inputs, *one.parameters)} | {x: grid}
@@ -299,7 +299,7 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
         ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
     return ax
 
-
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002a
 def _about(values: xr.DataArray) -> tuple[str, str]:
     "Name and unit for a scale: a long meaning gives way to the name."
     name, meaning = str(values.name or "value"), values.attrs.get("long_name", "")

@@ -95,7 +95,7 @@ def _site_variables(ds: xr.Dataset) -> dict:
         out["igbp"] = (text.decode() if isinstance(text, bytes) else text).strip().strip("\x00")
     return out
 
-
+# %% ../../nbs/01_data/12_alma.ipynb #almaintervalscella
 def alma_intervals(ds: xr.Dataset, site: str, name: str = "ALMA file", stamp: str = "start") -> xr.Dataset:
     """Weather and fluxes of an ALMA Dataset as intervals (site, time = start of interval) with the names of the cube.
 
@@ -156,7 +156,7 @@ def _flux_beside(path: Path) -> Path | None:
     beside = path.with_name(path.name.replace("_Met", "_Flux"))
     return beside if "_Met" in path.name and beside.exists() else None
 
-
+# %% ../../nbs/01_data/12_alma.ipynb #almareadercella
 def read_alma(
     met: str | os.PathLike,
     flux: str | os.PathLike | None = None,

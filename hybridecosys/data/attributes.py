@@ -63,7 +63,7 @@ def greenness_cover(cube: xr.Dataset) -> xr.DataArray:
         )
     return cover
 
-
+# %% ../../nbs/01_data/05_attributes.ipynb #0da2acafa
 def cover_fractions(cube: xr.Dataset, *, greenness: bool = True) -> xr.Dataset:
     """`vegetation_fraction` and `tree_fraction` (site, 0..1) from the IGBP class and greenness.
 

@@ -69,7 +69,7 @@ def _knows(series: xr.DataArray, mean: xr.DataArray) -> np.ndarray:
     there, needed = (np.isfinite(monthly_climatology(x).values) for x in (series.transpose(*mean.dims), mean))
     return np.atleast_1d((there | ~needed).all(-1))
 
-
+# %% ../../nbs/01_data/08_bioclim.ipynb #3ee90e5da
 def daily_weather(data: xr.Dataset) -> xr.Dataset:
     """Daily precip (mm d-1), t_mean, t_min, t_max (degC) of a cube (FLUXNET names) or prepared forcing.
 
@@ -144,7 +144,7 @@ def _at(a, index):
     "a[..., index] with one index (...) per site."
     return np.take_along_axis(a, index[..., None], -1)[..., 0]
 
-
+# %% ../../nbs/01_data/08_bioclim.ipynb #0a9af9a8a
 def bioclim_from_months(precip, t_min, t_max, t_mean=None) -> dict[str, np.ndarray]:
     """The 19 bioclimatic variables from monthly precipitation (mm month-1) and temperatures (degC).
 

@@ -124,7 +124,7 @@ def coverage(cube: xr.Dataset) -> pd.DataFrame:
         rows.append([site, source, *span, len(known), *(int(c[i].sum()) for c in targets.values()), ", ".join(lacks)])
     return pd.DataFrame(rows, columns=["site", "source", "first", "last", "days", *targets, "missing attributes"]).set_index("site")
 
-
+# %% ../../nbs/01_data/16_build.ipynb #bldcovercella
 def plot_coverage(cube: xr.Dataset, targets: Sequence[str] = ("gpp", "nee", "evapotranspiration")):
     "Figure: the share of each year's days with all inputs, and with an observation that counts of each target, site by site."
     import matplotlib.pyplot as plt
@@ -203,7 +203,7 @@ def _read_all(paths: list[str], options: dict, folder: Path | None, workers: int
             raise
     return parts, read, errors
 
-
+# %% ../../nbs/01_data/16_build.ipynb #bldreadallcella
 def with_table(cube: xr.Dataset, table: pd.DataFrame | str | os.PathLike) -> xr.Dataset:
     """Attributes of the sites from a table (index or column `site`, one column for each attribute, in the units of `VARIABLES`), over those of the cube.
 

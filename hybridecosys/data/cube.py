@@ -178,7 +178,7 @@ def check_bounds(data: xr.DataArray, lower: float, upper: float) -> None:
 _WAY_ON = 'out_of_range="missing" or "clip" goes on without them (readers, prepare_forcing, evaluate, commands and the forcing={...} of models take it)'
 CLIP_SHARE = 0.05  # of the range between the bounds: what is farther off is no offset of a sensor
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #cd621a8da
 def settle_bounds(data: xr.DataArray, lower: float, upper: float, out_of_range: str = OUT_OF_RANGE) -> tuple[xr.DataArray, str]:
     """(`data`, its values outside [lower, upper] missing or clipped, and what was done, "" for nothing).
 
@@ -239,7 +239,7 @@ def _koppen_spelling(text: str) -> str:
         return text
     return code[0].upper() + (code[1].upper() if code[0] in "be" else code[1]) + code[2:]
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #canonlabelsa
 def _classes(ds: xr.Dataset) -> xr.Dataset:
     "IGBP classes in upper case, unknown ones called so, Koeppen classes as usually written. ValueError names a site whose IGBP class is none."
     if "koppen" in ds and ds["koppen"].dtype.kind == "U":
@@ -382,7 +382,7 @@ def _within_bounds(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[
             notes, change[name] = [*notes, note], data
     return ds.assign(change), notes
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #41633acfa
 def _settle_extremes(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[str]]:
     "Days whose minimum is above their maximum: an error, or both missing."
     if not {"TA_F_MIN", "TA_F_MAX"} <= set(ds.data_vars):
@@ -412,7 +412,7 @@ def _settle_texture(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list
     possible = total <= 1 + 1e-6
     return ds.assign(sand=ds["sand"].where(possible), clay=ds["clay"].where(possible)), [f"{text}: both set missing at {len(bad)} sites"]
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #41633acfb
 def _settle(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[str]]:
     "All of these, one after the other."
     notes = []

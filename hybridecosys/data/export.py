@@ -120,7 +120,7 @@ def to_cf(run: xr.Dataset) -> xr.Dataset:
         out[name].encoding = {"units": f"days since {time[0]:%Y-%m-%d} 00:00:00", "calendar": "proleptic_gregorian", "dtype": "float64"}
     return out.assign_attrs({k: v for k, v in run.attrs.items() if v != ""} | {"Conventions": CONVENTIONS, "featureType": "timeSeries"})
 
-
+# %% ../../nbs/01_data/17_export.ipynb #expcfcella
 def export(run: xr.Dataset, path: str | os.PathLike, *, names: str = "model") -> Path:
     """Write a run (or a forcing, or a cube) as CF NetCDF (.nc) or Zarr (.zarr); what is there is replaced. Returns the path.
 
@@ -169,7 +169,7 @@ def _callmip_series(run: xr.Dataset, site: str) -> dict[str, tuple[pd.Series, st
         out[name] = (values.where(~leap, filled), unit, text)
     return out
 
-
+# %% ../../nbs/01_data/17_export.ipynb #expcallmipcella
 def export_callmip(run: xr.Dataset, folder: str | os.PathLike, *, model: str, version: str, scenario: int = 1, stage: str = "Prior", role: str = "Calibration") -> list[Path]:
     """One file for each site of a run in the layout of CalLMIP Phase 1b; returns their paths.
 

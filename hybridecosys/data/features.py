@@ -86,7 +86,7 @@ def _other(cube: xr.Dataset) -> dict[str, xr.DataArray]:
     numeric = {k: v for k, v in cube.data_vars.items() if v.dims == ("site",) and v.dtype.kind in "fiu"}
     return {k: v for k, v in numeric.items() if k not in known | set(NOT_FEATURES) and not k.startswith("true_")}
 
-
+# %% ../../nbs/01_data/09_features.ipynb #8f28b325a
 def _group(group: str, cube: xr.Dataset, weather: xr.Dataset | None) -> dict[str, xr.DataArray]:
     "Raw variables of one group that can be had."
     if group == "plant_form" and "plant_form" not in cube and "igbp" in cube:
@@ -108,7 +108,7 @@ def _group(group: str, cube: xr.Dataset, weather: xr.Dataset | None) -> dict[str
         out["aridity_index"] = aridity_index(weather.assign(latitude=cube["latitude"]))
     return out
 
-
+# %% ../../nbs/01_data/09_features.ipynb #8f28b325b
 def site_features(
     cube: xr.Dataset, forcing: xr.Dataset | None = None, groups: Sequence[str] | None = None
 ) -> xr.Dataset:

@@ -110,7 +110,7 @@ def _seize(descriptor: int) -> bool:
         warnings.warn(f"this file system knows no locks ({error.strerror}): see to it that no two processes use one run directory", stacklevel=4)
     return True
 
-
+# %% ../../nbs/01_data/11_files.ipynb #f11ea00da
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Make a run directory if there is none, and keep all other processes out of it until the block ends.
@@ -140,7 +140,7 @@ def locked(folder: str | Path) -> Iterator[None]:
             del _HELD[key]
         os.close(descriptor)
 
-
+# %% ../../nbs/01_data/11_files.ipynb #f11ea00db
 def holder(folder: str | Path) -> str | None:
     """The process that is at work on a run directory, in words; None where there is none."""
     folder = as_path(folder)

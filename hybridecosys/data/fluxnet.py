@@ -106,7 +106,7 @@ def _choose(name: str, archive: zipfile.ZipFile, site: str | None) -> str:
         raise ValueError(f"{name}: several daily files in this zip: {', '.join(map(str, best))}; unpack it and read one")
     return best[0]
 
-
+# %% ../../nbs/01_data/03_fluxnet.ipynb #zipchoice1a
 def _daily_text(path: Path, site: str | None = None) -> tuple[str, str, dict[str, bytes]]:
     "(file name, text) of the daily CSV, the file itself or the member of a zip, and the tables about sites in the zip."
     if not path.exists():
@@ -217,7 +217,7 @@ def _bif_value(name: str, site: str, variable: str, text: str) -> float | str:
         raise ValueError(f"{name}: {variable} of {site} is {text!r}, not a number")
     return float(number[1].replace(",", ".")) / (100 if _BIF[variable] in _PERCENT else 1)
 
-
+# %% ../../nbs/01_data/03_fluxnet.ipynb #ebb3a0b2a
 def _site_info(name: str, data: bytes, site: str) -> dict[str, float | str]:
     "Attributes of one site from the bytes of a BIF or SITEINFO CSV."
     table = _bif_table(name, data)

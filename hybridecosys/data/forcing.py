@@ -95,7 +95,7 @@ def _complete_site(site: str, inputs: dict[str, np.ndarray], time: pd.DatetimeIn
         counts.append(int(np.isnan(inputs[name][start + first : start + last + 1]).sum()))
     return out, counts, problems
 
-
+# %% ../../nbs/01_data/06_forcing.ipynb #9f97abf0a
 def _complete(cube: xr.Dataset, max_gap: int, on_gap: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     "Inputs (site, time) without gaps inside each record, and the days interpolated (site, input)."
     time, sites = cube.get_index("time"), cube["site"].values
@@ -226,7 +226,7 @@ def _cube_co2(cube: xr.Dataset, record: xr.DataArray) -> tuple[xr.DataArray | No
         return co2, f"the cube's CO2 is constant at {float(co2.max()):.2f} ppm over years"
     return co2, ""
 
-
+# %% ../../nbs/01_data/06_forcing.ipynb #92980daba
 def _co2(cube: xr.Dataset, record: xr.DataArray, choice: str | float) -> tuple[xr.DataArray, str]:
     "CO2 (site, time), ppm, and its source."
     if isinstance(choice, (int, float)) and not isinstance(choice, bool):

@@ -204,7 +204,7 @@ def is_zarr_fluxnet2015(ds: xr.Dataset) -> bool:
     "Whether a Dataset has the names of zarr-fluxnet2015."
     return {"ta", "sw_in", "vpd", "nee", "gpp_nt"} <= set(ds.data_vars) and {"site", "time"} <= set(ds.dims)
 
-
+# %% ../../nbs/01_data/14_stores.ipynb #storezarrcella
 def _local_starts(time: pd.DatetimeIndex, temperature: np.ndarray, site: str, longitude: float, offset: float | None):
     "(index of the intervals, their start in local standard time, step) of one site of zarr-fluxnet2015."
     known = np.flatnonzero(~np.isnan(temperature))

@@ -98,7 +98,7 @@ def _line(have: str, to: str) -> tuple[float, float] | None:
     zero, hundred = (float(x.to(target).magnitude) for x in crossed)
     return (hundred - zero) / 100, zero
 
-
+# %% ../../nbs/01_data/01_units.ipynb #pintregistra
 def canonical_unit(unit: str) -> str:
     "The table's spelling of `unit` (`W/m^2` -> `W m-2`), or the text itself where the table has none."
     text = str(unit).strip()

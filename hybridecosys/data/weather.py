@@ -158,7 +158,7 @@ def draw_igbp(rng: np.random.Generator, koppen: str) -> str:
     weight = np.arange(len(classes), 0, -1.0)
     return str(rng.choice(classes, p=weight / weight.sum()))
 
-
+# %% ../../nbs/01_data/10_weather.ipynb #213605d0a
 def draw_attributes(rng: np.random.Generator, climate: dict, koppen: str) -> dict:
     "Site attributes drawn with the climate: land cover, plants, soil (fractions, mm), deposition (g m-2 yr-1)."
 
@@ -195,7 +195,7 @@ def _labelled(cube: xr.Dataset) -> xr.Dataset:
         cube[k].attrs = {"long_name": name}
     return cube
 
-
+# %% ../../nbs/01_data/10_weather.ipynb #31db7ce1a
 def synthetic_weather(n_sites: int = 32, years: int = 5, seed: int = 0, start: int = 2001) -> xr.Dataset:
     """Seeded synthetic weather and attributes in the form of a FLUXNET cube, dims (site, time), without fluxes.
 

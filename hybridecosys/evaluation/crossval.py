@@ -292,7 +292,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
                 bar.set_postfix(done=unit.name)
                 bar.update()
 
-
+# %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10012a
 def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
                    one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,

@@ -127,7 +127,7 @@ def _nobody(path: Path) -> None:
     if who := holder(path):
         raise FileExistsError(f"{path} is in use by {who}; wait until that has ended, or choose another directory")
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #ec4d2f4ba
 def start_run(path: Path, options: CubeOptions) -> None:
     "Make the directory and write its options.json."
     path.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Once(logging.Filter):
         self.said.add(record.getMessage())
         return new
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #7c867c08a
 @contextmanager
 def logged_to(handler: logging.Handler, style: str) -> Iterator[None]:
     "Let a handler hear what the package logs, and every warning once, and nobody above it."
@@ -215,7 +215,6 @@ def logged(run_dir: Path) -> Iterator[None]:
         except BaseException as error:
             log.info("stopped by %s: %s", type(error).__name__, error)
             raise
-
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #c575fe50
 def true_parameters(cube: xr.Dataset, model: Model) -> xr.Dataset | None:
@@ -330,7 +329,7 @@ def run_experiment(options: TrainOptions) -> dict:
     return {"run_dir": run_dir, "hybrid": hybrid, "parameters": parameters, "runs": runs, "split": split, "scores": scores,
             "table": score_table(scores)}
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91a
 def train_report(options: TrainOptions) -> str:
     "`run_experiment`, told in a few lines: the table of scores and where the rest is."
     result = run_experiment(options)
@@ -363,7 +362,7 @@ def _trained(options: SimulateOptions | EvaluateOptions) -> HybridModel:
     hybrid.forcing_options = {**hybrid.forcing_options, **{k: v for k, v in forcing_options(options).items() if v != usual[k]}}
     return hybrid
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #391bc22ca
 def read_simulation(path: Path) -> xr.Dataset:
     "The output of `hybridecosys simulate`. ValueError naming a file that is not one, or is truncated."
     try:
@@ -374,7 +373,7 @@ def read_simulation(path: Path) -> xr.Dataset:
         raise ValueError(f"{path}: not the output of a simulation, its dimensions are {', '.join(map(str, run.dims)) or 'none'}")
     return run
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #391bc22cb
 def evaluate_run(options: EvaluateOptions) -> str:
     "Score a simulation, or a trained run, against the observations of a cube; writes `options.out`, returns the table of scores."
     path = as_path(options.run)
@@ -433,7 +432,7 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     where = "the years held out" if "test" in set(scores.split) else "the years that calibrate"
     return f"\nDaily NSE, median (quartiles) over sites, on {where}\n\n{score_table(scores).to_string()}\n\nparameters: {run_dir / 'parameters.nc'}"
 
-
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #c4b20005a
 def _parameters_of(run: Path, cube: xr.Dataset) -> xr.Dataset:
     "What a training or a calibration in a directory says about the sites of a cube."
     if (run / "calibration.json").is_file():

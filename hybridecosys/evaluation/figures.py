@@ -49,6 +49,8 @@ METRIC_LABELS = {
     "correlation": "Correlation",
     "nmae1r": "NMAE1R",
 }
+
+# %% ../../nbs/05_evaluation/02_figures.ipynb #f1385174a
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -138,7 +140,7 @@ def seasonal_cycles(
     _legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #12980204a
 def season_lines(ax: Axes, panel: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> None:
     "One panel: series -> its rows of `seasons`, of one site and target; \"observed\" with the quartiles of its days."
     seen = panel["observed"]
@@ -204,7 +206,7 @@ def score_distributions(
         _legend(figure, handles, methods)
     return figure
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #87591d2ca
 def _scores_of(scores: pd.DataFrame, metric: str, scale: str, targets: Sequence[str] | None) -> pd.DataFrame:
     "Rows of one scale with a defined metric, with a method; errors say what there is to choose from."
     if metric not in METRIC_LABELS:
@@ -225,7 +227,7 @@ def _scores_of(scores: pd.DataFrame, metric: str, scale: str, targets: Sequence[
         )
     return table
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #87591d2cb
 def _draw_pairs(ax: Axes, panel: pd.DataFrame, floor: float | None) -> None:
     "Boxes, dots and lines of one panel (site x method)."
     rng = np.random.default_rng(0)
@@ -276,7 +278,7 @@ def _coastline() -> pd.DataFrame:
     "Rings of the land's outline: columns ring, longitude, latitude."
     return pd.read_csv(Path(__file__).with_name("coastline.csv"))
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3a
 @_styled
 def score_map(
     scores: pd.DataFrame,
@@ -341,7 +343,7 @@ def score_map(
     )
     return figure
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3b
 def draw_land(ax: Axes, coast: pd.DataFrame | None = None) -> None:
     "The outline of the land, below all else."
     for _, ring in (_coastline() if coast is None else coast).groupby("ring"):
@@ -418,7 +420,7 @@ def parameters_by_type(
     _legend(figure, handles, [h.get_label() for h in handles])
     return figure
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #9942402ba
 def _parameter_names(names: Sequence[str] | None, table: pd.DataFrame, *sets: xr.Dataset) -> list[str]:
     "Names to draw: those asked for, else those of the table that all sets have."
     if names is None:

@@ -132,7 +132,7 @@ def type_groups(cube: xr.Dataset, min_sites: int = 5) -> pd.Series:
             groups[classes == c] = "+".join(here) if rare else c
     return groups
 
-
+# %% ../../nbs/05_evaluation/07_folds.ipynb #3fab7770a
 def climate_groups(cube: xr.Dataset, min_sites: int = 5) -> pd.Series:
     "Köppen main group by site, A to E, by the cube's class or else by its weather; E counts as D (\"D+E\") where it has fewer than `min_sites`."
     cube = canonical(cube)
@@ -141,7 +141,7 @@ def climate_groups(cube: xr.Dataset, min_sites: int = 5) -> pd.Series:
     groups = pd.Series(known, cube.site.values.astype(str)).sort_values(kind="stable")
     return groups.replace({"D": "D+E", "E": "D+E"}) if 0 < (groups == "E").sum() < min_sites and (groups == "D").any() else groups
 
-
+# %% ../../nbs/05_evaluation/07_folds.ipynb #3fab7770b
 def leave_group_out(cube: xr.Dataset, groups: pd.Series, seed: int = 0, valid_fraction: float = 0.15, min_sites: int = 5, within: float = WITHIN) -> pd.DataFrame:
     """A fold for each group of sites (`groups`: name by site; sites without one, "", are not tested). Neighbours of a site that is tested do not train.
 
@@ -212,7 +212,7 @@ def make_folds(cube: xr.Dataset, scheme: str = "kfold", k: int = 10, seed: int =
         return time_blocks(cube, seed, valid_fraction, within)
     raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
 
-
+# %% ../../nbs/05_evaluation/07_folds.ipynb #a3df5b76a
 def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
     """Folds as `make_folds` returns them. ValueError names a fold without a training or test site, a site that the cube lacks, and a day that a site is both
     trained on and tested."""

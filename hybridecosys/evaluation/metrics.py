@@ -54,7 +54,7 @@ def kge(simulated: xr.DataArray, observed: xr.DataArray, dim: str | Sequence[str
     with np.errstate(divide="ignore", invalid="ignore"):
         return sc.kge(m, y, reduce_dims=dim).where(_varies(y, dim) & _varies(m, dim)).rename("kge")
 
-
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #c414b511a
 def rmse(simulated: xr.DataArray, observed: xr.DataArray, dim: str | Sequence[str] = "time") -> xr.DataArray:
     "Root of the mean squared error, in the unit of the input; by `scores`."
     return sc.rmse(*paired(simulated, observed), reduce_dims=dim).rename("rmse")
@@ -323,7 +323,7 @@ def evaluate(
     table = pd.concat(tables, ignore_index=True)
     return table[table.n > 0].sort_values(["target", "scale", "site"], key=_in_order(sites), ignore_index=True)
 
-
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccda
 def _in_order(sites: Sequence[str]):
     "Sort key: targets and scales in the order of their tables, sites in the order given."
     order = {**{t: i for i, t in enumerate(TARGETS.index)}, **{s: i for i, s in enumerate([*SCALES.index, "record"])}}
@@ -419,7 +419,7 @@ def summarise(
     table["sites"] = grouped.site.nunique()
     return table[["median", "q25", "q75", "worst_decile", "sites"]].reset_index()
 
-
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #d463ea49a
 def _with_attributes(scores: pd.DataFrame, by: Sequence[str], attributes) -> pd.DataFrame:
     "Scores with the columns of `by` joined from site attributes where scores lack them."
     wanted = [c for c in by if c not in scores]
@@ -437,7 +437,7 @@ def _with_attributes(scores: pd.DataFrame, by: Sequence[str], attributes) -> pd.
         raise ValueError(f"the attributes lack sites {', '.join(map(str, missing[:10]))}")
     return scores.join(table[wanted], on="site")
 
-
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #d463ea49b
 CLIMATES = {"A": "A tropical", "B": "B arid", "C": "C temperate", "D": "D cold", "E": "E polar"}
 "Main groups of the Köppen classes, by first letter."
 

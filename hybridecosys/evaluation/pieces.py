@@ -277,7 +277,7 @@ def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> t
         losses.append(model.losses.assign(fold=fold))
     return None, pd.concat(losses, ignore_index=True)
 
-
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a1000aba
 def train_trees(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, None]:
     "Train the boosted trees of a unit, one fold after the other, with the validation sites, as they choose no epoch; there are neither parameters nor losses."
     s = study.settings
@@ -289,7 +289,7 @@ def train_trees(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple
         model.fit(cube.sel(site=mine), daily, progress, forcing.sel(site=mine)).save(folder / "models" / fold)
     return None, None
 
-
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a1000abb
 def calibrate_sites(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, None]:
     "Calibrate every site that is tested on its own, once for all folds."
     s, there = study.settings, folder / "training"

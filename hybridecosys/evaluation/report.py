@@ -36,7 +36,7 @@ def _main_scores(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     main = _main_method(scores)
     return (scores, "the run") if main is None else (scores[scores.method == main], main)
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c006a
 def _where(scores: pd.DataFrame) -> str:
     "What the held-out scores are of, in words."
     split = held_out(scores)[1]
@@ -138,7 +138,7 @@ def _score_part(page: Page, run: RunFiles) -> None:
                 f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
                 "Triangles: sites below the axis, with their number." + ("" if len(drawn) == len(scores) else " Other methods are in the tables."))
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c00aa
 def _gains(scores: pd.DataFrame, main: str) -> pd.DataFrame:
     "What the main method gains over each other one, by target; empty where there is but one method."
     rows = []
@@ -231,7 +231,7 @@ def _parameter_part(page: Page, run: RunFiles) -> None:
             page.figure(f"parameters_by_type_{i + 1}.png", draw.parameters_by_type(run.parameters, table, run.sites, names=names),
                         "Learned parameters by plant type.")
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c010a
 def _pair_part(page: Page, run: RunFiles, reference: xr.Dataset, name: str, title: str, words: str) -> None:
     "Learned parameters against another set: agreement and scatter."
     page.add("heading", title)
@@ -321,7 +321,7 @@ def _flat(config: Mapping, prefix: str = "") -> dict[str, str]:
             out[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, (list, bool, type(None))) else str(value)
     return out
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c014a
 def _record_part(page: Page, run: RunFiles) -> None:
     if run.tables:
         page.add("heading", "More tables")
@@ -356,6 +356,8 @@ PARTS = [
     (_distance_part, "distance from the training sites", ("scores", "distance")),
     (_training_part, "training", ("losses",)),
 ]
+
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c016a
 _FILE_OF = {name: file for name, file, _ in FILES}
 
 

@@ -34,7 +34,7 @@ def held_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
                 return scores[scores.split == split], split
     return scores, "all"
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1a
 def paired_scores(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily") -> dict[str, pd.DataFrame]:
     """Target -> sites x methods, of one metric over the held-out sites, for the sites that every method was scored at.
 
@@ -57,7 +57,7 @@ def paired_scores(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily
         raise ValueError(f"no site has a defined {metric} at scale {scale} for every method")
     return tables
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1b
 def score_table(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily") -> pd.DataFrame:
     """Median over held-out sites, with the quartiles, of one metric: methods x targets, as text ready to print.
 
@@ -118,7 +118,7 @@ FILES = [
 ]
 _TEXT = ("site", "split", "method", "fold", "target", "scale", "unit", "series", "igbp", "koppen", "climate", "parameter", "interval", "nearest")
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523a
 @dataclass
 class RunFiles:
     "What was found in a run directory (see `FILES`); None where a file is absent."
@@ -161,7 +161,7 @@ def _facts(run: RunFiles) -> dict[str, str]:
         rows["training"] = f"{run.losses.epoch.max()} epochs; cost at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in total.items())
     return rows
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523b
 def read_run(run_dir: str | Path) -> RunFiles:
     """Read a run directory.
 
@@ -235,7 +235,7 @@ class Page:
             figure.savefig(new, dpi=150)
         self.add("figure", f"report/{name}", caption)
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #a37a2174a
 def _cell(value) -> str:
     "A table cell as text: numbers to three digits, a dash where undefined."
     if isinstance(value, (float, np.floating)):
@@ -250,7 +250,7 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _markdown_row(cells) -> str:
     return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #a37a2174b
 def to_markdown(blocks: Sequence[Block]) -> str:
     "The blocks as Markdown; figures are links."
     parts = []
@@ -285,7 +285,7 @@ pre{background:#f6f6f6;padding:.6rem;overflow-x:auto;font-size:.8em}
 .wide{overflow:visible}table{font-size:7.5pt}th,td{padding:.1rem .35rem;white-space:normal}
 .long{break-inside:auto}tr{break-inside:avoid}thead{display:table-header-group}pre{white-space:pre-wrap}}"""
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #f0219712a
 def to_html(blocks: Sequence[Block], folder: Path) -> str:
     "The blocks as one self-contained HTML page: figures are read from below `folder` and embedded."
     body, headings = [], []

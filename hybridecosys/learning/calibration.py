@@ -66,7 +66,7 @@ def hide_later(cube: xr.Dataset, held_out: pd.Series, keep: Sequence[str] = ()) 
     seen = [v for v in TARGETS.variable if v in cube and "time" in cube[v].dims and v not in keep]
     return cube.assign({v: cube[v].where(~is_held_out(cube, held_out)).transpose(*cube[v].dims) for v in seen})
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a1000aa
 def early_forcing(cube: xr.Dataset, train_fraction: float, options: Mapping) -> tuple[xr.Dataset, pd.Series]:
     """The forcing of the whole records, prepared with `options` and without a look at later observations, and the first days held out."""
     cube = settled(cube, options)
@@ -127,7 +127,7 @@ def _compared(outputs: Mapping[str, Array], inputs: Inputs, observed: Observed) 
     biomass = outputs["aboveground_biomass"]
     return {**series, "agb": jnp.sum(biomass if inputs.valid is None else jnp.where(inputs.valid, biomass, 0), axis=(0, 1)) / observed.days}
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a1000fa
 @partial(Program, static=("model", "learned", "spinup", "bounded"))
 def _normal_equations(model, learned, spinup, bounded, weights, least, x, site, inputs, observed):
     """What each target adds to the cost (lane,), its gradient (lane, parameter) and Gauss-Newton matrix (lane, parameter, parameter)."""
@@ -255,7 +255,7 @@ def begin_descent(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray]:
     return {"x": start.reshape(m, n), "cost": np.full(m, np.inf), "site": np.tile(np.arange(n_site), n_start), "damping": np.full(m, 1e-2),
             "idle": np.zeros(m, int), "history": np.zeros((0, n_site))}
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a1001ba
 def descend(problem: Problem, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One step of all lanes that have not settled, and fewer starts after a third and two thirds of the steps."""
     options, done, n_site = problem.options, len(state["history"]), len(problem.pool.sites)
@@ -333,7 +333,7 @@ def _unflatten(problem: Problem, state: dict[str, np.ndarray]):
     like = jax.eval_shape(lambda k: es.init(k, jnp.zeros(len(problem.learned)), params), jax.random.key(0))
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(state[f"leaf_{i}"]) for i in range(len(jax.tree.leaves(like)))])
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a1001da
 def begin_evolution(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray]:
     """The state of a search with CMA-ES, one strategy for each site, around the first of the starting points."""
     es, params = _strategy(problem.options.population, start.shape[2])
@@ -361,7 +361,7 @@ def best_of_evolution(problem: Problem, state: dict[str, np.ndarray]) -> tuple[n
 NEAR = 0.01
 "A parameter nearer to a bound than this share of its range counts as being there."
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020a
 @dataclass(frozen=True)
 class Calibration:
     """Parameters calibrated at each site, and how they were found.
@@ -442,7 +442,7 @@ class Calibration:
         tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
         return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
-
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020b
 def _structure(model: Model) -> dict:
     return model.for_training().fingerprint()
 

@@ -55,7 +55,7 @@ class Observed:
         """Names of the targets."""
         return (*self.values, *(("agb",) if self.agb is not None else ()))
 
-
+# %% ../../nbs/04_learning/01_cost.ipynb #178e2722a
 def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs, start: np.ndarray, length: np.ndarray,
                       dtype=np.float32) -> Observed:
     """Pack observations (`hybridecosys.data.observations.observations`) of the sites of `forcing` like `inputs`.
@@ -84,7 +84,7 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
         raise ValueError("no site has an observation of agb")
     return Observed(values, mask, spread, length.astype(dtype), agb)
 
-
+# %% ../../nbs/04_learning/01_cost.ipynb #178e2722b
 def _site_of(inputs: Inputs) -> Array:
     n_block, _, n_lane = inputs.shape
     return np.broadcast_to(np.arange(n_lane), (n_block, n_lane)) if inputs.schedule is None else inputs.schedule[0]

@@ -132,7 +132,7 @@ def make_records(forcing: xr.Dataset, observed: xr.Dataset | None, warmup: int, 
         agb = observed["agb"].values.astype(np.float32) if "agb" in observed else None
     return Records(tuple(str(s) for s in forcing.site.values), weather, start, length, daily, agb)
 
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #d8723c14a
 def spreads(records: Records) -> dict[str, np.ndarray]:
     """Sum of squares of the observations about their mean, target -> (site,); NaN where the target is left out (see `hybridecosys.learning.cost`)."""
     out = {}
@@ -154,7 +154,7 @@ class Windows:
     counts: np.ndarray
     arrays: dict
 
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #d4a1c7eaa
 class WindowBatches:
     """The windows of each epoch, `epoch(number)`, in batches of `batch_size`; `len` is the number of batches.
 
@@ -202,7 +202,7 @@ class WindowBatches:
         arrays |= {"agb": r.agb[rows]} if r.agb is not None else {}
         return Windows(tuple(r.sites[s] for s in rows), np.ones((1, len(rows)), bool), arrays)
 
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #d4a1c7eab
 def window_costs(outputs: Mapping[str, Array], b: Mapping) -> dict[str, Array]:
     """Cost of each target (1) in each window, (window,); NaN where it has fewer than `MIN_DAYS` days. `outputs`: name -> (day, window)."""
     costs = {}
@@ -265,7 +265,7 @@ def run_records(graph, weights, rest, records: Records, features: np.ndarray, sc
         out[rows, : days - warmup] = np.concatenate(pieces)[warmup:days].swapaxes(0, 1)
     return out
 
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #122e630fa
 def record_costs(outputs: Mapping[str, np.ndarray], records: Records) -> dict[str, np.ndarray]:
     """Cost of each target (1) at each site, (site,), over whole records, as in `hybridecosys.learning.cost.site_costs`. `outputs`: name -> (site, day)."""
     costs = {}
@@ -292,7 +292,7 @@ def scaling(records: Records, warmup: int) -> dict[str, np.ndarray]:
     spread = days.std(0)
     return {"weather": np.stack([days.mean(0), np.where(spread > 0, spread, 1)]).astype(np.float32), "outputs": np.array(outputs, np.float32).T}
 
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #122e630fb
 @dataclass(frozen=True)
 class Held:
     """Validation sites: their records and features (site, feature); counts: (1, site) of True."""

@@ -61,7 +61,7 @@ def _fit_together(hybrids, cube, train_sites, valid_sites, epochs, run_dir, resu
         h.losses = losses[losses.member == i].drop(columns="member").reset_index(drop=True)
     return list(hybrids)
 
-
+# %% ../../nbs/04_learning/05_together.ipynb #0a0afb45a
 def check_members(hybrids, cube: xr.Dataset, train_sites, valid_sites) -> None:
     """Raise `ValueError` where models cannot be trained together, naming what differs, or where a site is unknown or in both parts."""
     if not hybrids or not len(hybrids) == len(train_sites) == len(valid_sites):

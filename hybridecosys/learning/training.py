@@ -393,7 +393,7 @@ class Checkpoints:
         return replace(like, epoch=int(back["epoch"]), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=back["best_epoch"],
                        best_cost=back["best_cost"], losses=losses)
 
-
+# %% ../../nbs/04_learning/03_training.ipynb #17cd751aa
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

@@ -41,7 +41,7 @@ def even(n: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is not below `n`."""
     return -(-n // multiple) * multiple
 
-
+# %% ../../nbs/03_model/08_devices.ipynb #506255a5a
 def widen(inputs: Inputs, observed=None, multiple: int = 1, sites: int = 0, lanes: int = 0):
     """Inputs, and the `Observed` of the same sites where given, with sites and lanes repeated up to a multiple of `multiple` that is not below `sites` and `lanes`.
 

@@ -64,7 +64,7 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"site {sites[i]}: {name} is infinite on {time[t]:%Y-%m-%d}")
     return start, length
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #1273327ea
 def extra_names(forcing: xr.Dataset) -> list[str]:
     """Names of the daily series (site, time) beyond `FORCING`, which approaches have brought."""
     return [str(n) for n, v in forcing.data_vars.items() if n not in FORCING and set(v.dims) == {"site", "time"}]
@@ -150,7 +150,7 @@ class Inputs:
             block[of[at]], lane[of[at]] = at
         return site, day, block[site] * self.shape[1] + day, lane[site]
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7ca
 def take_sites(tree, sites):
     """The inputs (or observations) of some sites, by position, where lanes are sites (`packed=False`)."""
     taken = jax.tree.map(lambda x: x[..., sites], tree)
@@ -206,7 +206,7 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     return Inputs(arrays, None if whole else valid, None if simple else (site_of, first), attributes, season, first_year, disturbed,
                   len(sites), where.shape)
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cb
 def _gather(values: np.ndarray, time: np.ndarray, site: np.ndarray, dtype) -> np.ndarray:
     """`values` (site, time) at positions in time (..., lane) of sites that broadcast to them."""
     if site.size == len(values) and (time == time[..., :1]).all():  # lanes are sites, all on the same day
@@ -226,7 +226,7 @@ def _season(values: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.nda
         count += inside
     return total / count
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #7f779672a
 def site_attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
     """Attributes of the sites as the processes see them, name -> (site,).
 

@@ -287,7 +287,7 @@ class _Jitted:
         rest = iter(rest)
         return self.jitted(*(a if s else next(rest) for a, s in zip(self.args, self.static)))
 
-
+# %% ../../nbs/03_model/10_programs.ipynb #programs24a
 def _found(program: Program, folder: Path, args, static, rest) -> Callable | None:
     """The program of these arguments from its file, or compiled and written there; None where it has no fingerprint."""
     functions = (program, *(a.function for a in getattr(static[0], "approaches", ())))

@@ -236,7 +236,7 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
     driven = {"driven_by": " ".join(model.driving_variables)} if model.extra_forcing else {}
     return result.assign_attrs(run_attributes(model, values, spinup="state given" if state is not None else spinup, precision=dtype, **driven))
 
-
+# %% ../../nbs/03_model/05_simulate.ipynb #123450c9a
 def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[str, ...]:
     """Names of outputs; by default those that the model shows, and its pools. Raises `KeyError` for one that the model does not give."""
     if outputs is None:

@@ -105,7 +105,7 @@ def _needed(f, example: State) -> set[str]:
     used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
     return {name for name, there in zip(sorted(example), used, strict=True) if there}  # a dict is flattened in sorted order
 
-
+# %% ../../nbs/03_model/04_spinup.ipynb #34177432a
 def apart(dynamics: Dynamics, state: State, today: Mapping[str, Array]):
     """Two functions of a day: the whole, (state, weather) -> (state, record), and the slow pools alone, (pools, record, weather) -> pools.
 
@@ -204,7 +204,7 @@ def _planck(x: Array) -> Array:
     """1 / (exp(x) - 1) for x > 0, written so that neither it nor its derivative overflows."""
     return jnp.exp(-x) / -jnp.expm1(-x)
 
-
+# %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c05a
 def _weight(sheds: tuple[str, ...], before: State, middle: State, now: State, n: Array) -> Array:
     """Weight of the last year before a jump of `n` years, to that of the first after: how far the pools that feed the slow ones, leaves and roots, are, in the mean of these n + 1 years, from where they end (1), (site,).
 
@@ -242,7 +242,7 @@ def jump_lengths(repeats: int, jumps: int = 8, each: int = 3) -> list[int]:
     ends = [round(total * (2**i - 1) / (2**jumps - 1) / 2) * 2 for i in range(jumps)] + [total]
     return [n for a, b in zip(ends, ends[1:]) for n in (*[0] * (each - 1), b - a)] + [0] * each
 
-
+# %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c06a
 def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, jumps: int = 8, each: int = 3) -> State:
     """State after the spin-up of the reference experiment, before the scaling by eta, at a fraction of its cost.
 
@@ -356,7 +356,7 @@ def _moved(f, x: State, dx: State) -> tuple[State, State]:
 RELAX = 4
 "Years that are simply repeated after each step, for the quick pools to settle into what the step has changed."
 
-
+# %% ../../nbs/03_model/04_spinup.ipynb #newt0nc2a
 def _newton(plan: Plan, f, x: State, max_steps: int, tolerance: float) -> State:
     names, slowly, memory = solved(plan), slow_pools(plan), plan.pools.memory
 

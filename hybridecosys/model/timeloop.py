@@ -54,7 +54,7 @@ class Dynamics:
         given = {name: lookup(self.plan, values, name) for name in outputs if not name.startswith(OPEN)}
         return new, given | {name: open_balance(self.plan, values, state, new, name.removeprefix(OPEN)) for name in outputs if name.startswith(OPEN)}
 
-
+# %% ../../nbs/03_model/02_timeloop.ipynb #db07a9c2a
 def lookup(plan: Plan, values: Mapping, name: str) -> Array:
     """The value of `name` at the end of the day."""
     if name in plan.pools.layer:
@@ -151,7 +151,7 @@ def weather_values(dynamics: Dynamics, state: State, forcing: Mapping[str, Array
     whole = partial(jnp.broadcast_to, shape=forcing["t_air"].shape)
     return {key: jax.tree.map(whole, values[key]) for key in keys}
 
-
+# %% ../../nbs/03_model/02_timeloop.ipynb #377b1f3ea
 def run_days(dynamics: Dynamics, state: State, weather: Mapping[str, Array], valid: Array | None = None, outputs: Sequence[str] = (),
              bounded: bool = False) -> tuple[State, dict[str, Array]]:
     """Advance the state by days whose `weather` (see `weather_values`), with at least what `ahead` gives, is known. `weather` and `valid` are (day, site).

@@ -102,7 +102,7 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
     biomass = np.maximum(run.aboveground_biomass.mean("time").values, 0) * np.array([np.exp(noise * draw[s].normal()) for s in sites])
     return seen.assign(agb=(("site",), biomass, {"units": "gC m-2", "long_name": "above-ground biomass carbon"}))
 
-
+# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ea
 def _stretches(rng: np.random.Generator, n: int, share: float, typical: float = 6.0) -> np.ndarray:
     """Days in random stretches of `typical` length that together take about `share` of all."""
     state, out = False, np.zeros(n, bool)

@@ -39,7 +39,7 @@ CARBON = {
 def _passed_on(pool):
     return Parameter(1, 0, 1, "1", f"share of the {pool} outflow that is passed on, not respired")
 
-
+# %% ../../nbs/02_processes/11_carbon.ipynb #db6eaadca
 @approach("carbon_transfer",
           returns=(*CARBON, "hetero_respiration"), pools=CARBON,
           leaves="hetero_respiration", units={"hetero_respiration": ("gC m-2 d-1", "heterotrophic respiration")},

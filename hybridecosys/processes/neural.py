@@ -95,7 +95,7 @@ def first_weights(network: Network, hidden: int, start: float | Sequence[float] 
     first = np.r_[w.ravel(), b, np.zeros(len(low) * hidden), logit(np.clip(share.mean(0), 0.02, 0.98))]
     return dict(zip(WEIGHTS, parts(least_squares(error, first, max_nfev=50).x)))
 
-
+# %% ../../nbs/02_processes/12_neural.ipynb #neuralstart01a
 def _evaluate(equation: Callable, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """An equation at `values`, (result, point)."""
     wanted = equation.inputs if isinstance(equation, Approach) else tuple(inspect.signature(equation).parameters)
@@ -137,7 +137,7 @@ def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (
     return Approach(process, network, returns, MappingProxyType(parameters), tuple(dict.fromkeys((*inputs, *network.others))), forcing=tuple(forcing), leaves=leaves,
                     units={n: tuple(u) for n, u in (units or {}).items()}, settings=MappingProxyType(settings))
 
-
+# %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001a
 def _rounded(w: np.ndarray):
     return np.float32(w).astype(float)  # the same in float32 and float64
 

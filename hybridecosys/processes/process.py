@@ -68,7 +68,7 @@ class Parameter:
         """Whether it has both bounds."""
         return bool(np.isfinite(self.upper - self.lower))
 
-
+# %% ../../nbs/02_processes/01_process.ipynb #8127281ba
 SCOPES = ("site", "global", "fixed")
 
 
