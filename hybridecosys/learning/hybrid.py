@@ -42,7 +42,7 @@ def once_for_all(model: Model, names: tuple[str, ...]) -> Model:
     """`model` with the parameters `names` learned once for all sites; for the same names the very same, so that it is compiled once."""
     return model.with_scope(dict.fromkeys(names, "global"))
 
-
+# %% ../../nbs/04_learning/04_hybrid.ipynb #55411580s
 class HybridModel:
     """A process model whose parameters a network predicts from what is known of a site.
 

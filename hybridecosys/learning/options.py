@@ -41,7 +41,7 @@ class NetworkOptions:
         if self.steepness <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"steepness must be positive and dropout in [0, 1), not {self.steepness} and {self.dropout}")
 
-
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipenetops
 SHARED = tuple("""
     maintenance_respiration.q10 autotrophic_respiration.growth_yield turnover_temperature.q10 turnover_moisture.slope_dry turnover_moisture.slope_wet
     turnover.litter_fast turnover.litter_slow turnover.soil_slow carbon_transfer.e_litter_fast carbon_transfer.e_litter_slow
@@ -49,7 +49,7 @@ SHARED = tuple("""
 """.split())
 "Parameters of WROASTED that one site can hardly tell, and that are learned once for all sites, beside those that are learned for each."
 
-
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipenetopt
 def one_of(choices: type, name: str, value: str) -> None:
     """Raise `ValueError` for a value of the option `name` that is none of the `choices`, a `Literal`."""
     if value not in get_args(choices):
@@ -67,7 +67,7 @@ Nonfinite, Keep = Literal["stop", "drop"], Literal["best", "last"]
 EPOCHS = 100
 "Passes over the training sites, where nothing else is said."
 
-
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipetrains
 @dataclass(frozen=True)
 class TrainingOptions:
     """How to train."""

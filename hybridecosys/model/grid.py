@@ -161,7 +161,7 @@ class Job:
     cells: tuple[str, ...]
     store: str
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #f0f423b4s
 def daily_series(model: Model) -> dict[str, str]:
     """The daily series that a model reads, name -> unit: the weather, and what its approaches bring ("" where nobody has said in which unit)."""
     return {**FORCING, **{n: EXTRA_FORCING[n].unit if n in EXTRA_FORCING else "" for n in model.extra_forcing}}
@@ -366,7 +366,7 @@ def create_store(job: Job, forcing: xr.Dataset, tile: Sequence[int], n_tiles: in
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(error.errno, f"the store {store} could not be made ({error.strerror or error})") from error
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #bb11bc24s
 def _group(path: str, mode: str = "r+") -> zarr.Group:
     return zarr.open_group(path, mode=mode, zarr_format=3, use_consolidated=False)
 
@@ -492,7 +492,7 @@ def run_tasks(tasks: Iterable[tuple]) -> Iterable[int]:
     finally:
         client.cancel([*under_way])
 
-
+# %% ../../nbs/03_model/09_grid.ipynb #430867cfbs
 def _active_client():
     if "distributed" not in sys.modules:
         return None
