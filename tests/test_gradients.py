@@ -1,6 +1,7 @@
 """Gradients of the training cost: finite at every site, whatever the parameters and the spin-up, and those of the function that is computed."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from hybridecosys.learning.batches import best_years, make_pool
 from hybridecosys.learning.training import simulate_costs, site_gradients
 from hybridecosys.model.inputs import records, take_sites
 from hybridecosys.model.spinup import SPINUPS
+from hybridecosys.processes import soil_hydraulics
 
 MODEL = he.wroasted().for_training()
 REAL = Path(__file__).resolve().parents[2] / "shared" / "fluxnet" / "fluxnet2015_daily.nc"
@@ -78,15 +80,45 @@ def test_finite_everywhere(pools, spinup):
 
 
 def test_no_day_grows_without_bound(pools):
-    """Without any spin-up, two years of sandy soil once grew by ninety orders of magnitude on the way back."""
-    published, twin = he.wroasted("smooth"), MODEL
+    """Without any spin-up, two years of sandy soil once grew by ninety orders of magnitude on the way back, and wet ones where drainage is steepest by ten."""
+    gradient = jax.jit(lambda learned, inputs, seen: site_gradients(MODEL, learned, inputs, seen, "none", {})[1])
     for pool in pools.values():
         learned = {k: v[: len(pool.sites)].astype(np.float32) for k, v in drawn(len(pool.sites), np.random.default_rng(0)).items()}
-        largest = {}
-        for name, model in (("published", published), ("twin", twin)):
-            slopes = jax.jit(lambda learned, inputs, seen, model=model: site_gradients(model, learned, inputs, seen, "none", {})[1])(learned, pool.inputs, pool.observed)
-            largest[name] = max(float(np.abs(slopes[k]).max() * (MODEL.parameter_table[k].upper - MODEL.parameter_table[k].lower)) for k in learned)
-        assert largest["twin"] < 1e3
+        for exponent in (MODEL.parameter_table["drainage.exponent"].default, MODEL.parameter_table["drainage.exponent"].upper):
+            slopes = gradient({**learned, "drainage.exponent": np.full(len(pool.sites), exponent, np.float32)}, pool.inputs, pool.observed)
+            assert max(float(np.abs(slopes[k]).max() * (MODEL.parameter_table[k].upper - MODEL.parameter_table[k].lower)) for k in learned) < 1e3
+
+
+def test_water_of_a_day_never_overshoots():
+    """A mm more in any layer leaves the column no drier anywhere after drainage and recharge, whatever soil, water and exponents: so no product of days can grow."""
+    rng, n = np.random.default_rng(0), 200
+    sand, clay = rng.dirichlet((1, 1, 1), 4 * n)[:, :2].T
+    kept = (sand < 0.9) & (clay < 0.55) & (clay > 0.02)
+    sand, clay = (jnp.asarray(x[kept][:n], jnp.float32) for x in (sand, clay))
+    w_sat, w_fc, _, beta, _, _ = soil_hydraulics.pedotransfer(sand, clay)
+    soil = jnp.stack(w_sat, -1) * rng.uniform(0.3, 1, (len(sand), 4)).astype(np.float32)
+    exponents = [jnp.asarray(rng.uniform(p.lower, p.upper, len(sand)), jnp.float32) for p in (MODEL.parameter_table[f"{name}.exponent"] for name in ("drainage", "recharge"))]
+
+    def evening(model, soil, w_sat, w_fc, beta, drainage, recharge):
+        soil = model.processes["drainage"](tuple(soil), w_sat, w_fc, beta, drainage)
+        soil, groundwater, _ = model.processes["recharge"](soil, 0.0, w_sat, beta, recharge)
+        return jnp.stack([*soil, groundwater])
+
+    slope = {name: jax.jit(jax.vmap(jax.jacfwd(partial(evening, model))))(soil, w_sat, w_fc, beta, *exponents) for name, model in (("published", he.wroasted()), ("twin", MODEL))}
+    assert slope["published"].min() < -5  # what the twins are for
+    assert slope["twin"].min() > -1e-4
+    for s in slope.values():
+        np.testing.assert_allclose(s.sum(1), 1, atol=1e-4)  # no water is lost
+
+
+def test_last_leaves_in_float32():
+    """The light that the last leaves of a dying stand catch is no rounded difference, which would be 0 where its derivative is not."""
+    leaf = jnp.logspace(-30, 3, 100, dtype=jnp.float32)
+    observed = partial(he.wroasted(greenness="observed").processes["leaf_fapar"], vegetation_fraction=1.0, fapar=0.0, k_extinction=0.005)
+    for approach in (partial(MODEL.processes["fapar"], vegetation_fraction=1.0, k_extinction=0.005), observed):
+        caught, slope = jax.jit(jax.vmap(jax.value_and_grad(lambda leaf, approach=approach: approach(leaf)[0])))(leaf)
+        np.testing.assert_allclose(caught, -np.expm1(-0.005 * np.asarray(leaf, np.float64)), rtol=1e-5)
+        np.testing.assert_allclose(slope[leaf < 1], (caught / leaf)[leaf < 1], rtol=1e-2)
 
 
 def test_equal_to_central_differences(pools):

@@ -25,7 +25,7 @@ _FAPAR = {"fapar": ("1", "fraction of absorbed PAR of the vegetated part"), "fap
           k_extinction=Parameter(0.005, 0.0005, 0.05, "m2 gC-1", "light extinction per leaf carbon", learned=True))
 def leaf_carbon(leaf: Array, vegetation_fraction: Array, k_extinction: Array):
     """Fraction of absorbed PAR of the vegetated part (1), 1 - exp(-C_leaf k), and of the whole pixel, times the vegetation fraction."""
-    fapar = 1 - jnp.exp(-leaf * k_extinction)
+    fapar = -jnp.expm1(-leaf * k_extinction)
     return fapar, fapar * vegetation_fraction
 
 
@@ -50,7 +50,7 @@ def observed_greenness(greenness: Array, gain: Array, offset: Array):
           k_extinction=Parameter(0.005, 0.0005, 0.05, "m2 gC-1", "light extinction per leaf carbon"))
 def leaves_against_observed(leaf: Array, vegetation_fraction: Array, fapar: Array, k_extinction: Array):
     """fAPAR of the pixel that the leaf pool (gC m-2) would have (1), (1 - exp(-C_leaf k)) vegetation fraction, and how much it is above the observed `fapar` (1)."""
-    own = (1 - jnp.exp(-leaf * k_extinction)) * vegetation_fraction
+    own = -jnp.expm1(-leaf * k_extinction) * vegetation_fraction
     return own, own - fapar
 
 # %% ../../nbs/02_processes/07_photosynthesis.ipynb #7037f7f3
