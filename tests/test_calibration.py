@@ -30,7 +30,7 @@ def fit(cube, tmp_path_factory):
 def cost_of(cube, fit, parameters):
     """What parameters cost on the days that the calibration was about, (site,)."""
     problem = fit.problem(cube)
-    return problem.costs(calibration.in_ranges(parameters, fit.model, fit.model.learned, problem.pool.sites), np.arange(4), 4)
+    return problem.costs(calibration.in_ranges(parameters, fit.model, fit.model.learned, problem.data.sites), np.arange(4), 4)
 
 
 def test_near_the_noise_and_better_than_the_defaults_everywhere(cube, fit):

@@ -11,7 +11,7 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.greenness import EXTRA_FORCING, ExtraForcing, greenness
 from hybridecosys.data.observations import observations
-from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.training import site_gradients
 from hybridecosys.model.inputs import make_inputs
 
@@ -106,7 +106,7 @@ def test_trains_saves_and_calibrates(cube, tmp_path):
 
 
 def test_gradient_of_gain_and_offset(cube, forcing):
-    pool = make_pool(forcing, observations(cube, ["gpp", "evapotranspiration"]), packed=False)
+    pool = make_training_data(forcing, observations(cube, ["gpp", "evapotranspiration"]), packed=False)
     model = MODEL.for_training()
     learned = {n: jnp.full(4, model.parameter_table[n].default, jnp.float32) for n in model.learned}
     slopes = jax.jit(lambda p: site_gradients(model, p, pool.inputs, pool.observed, "accelerated", {})[1])(learned)

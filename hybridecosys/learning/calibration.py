@@ -33,7 +33,7 @@ from ..data.files import write_arrays, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
-from .batches import Pool, best_years, make_pool
+from .batches import TrainingData, best_years, make_training_data
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
 from .hybrid import HybridModel, as_html, model_of, open_run, run_directory
 from .network import from_bounds, to_bounds
@@ -166,7 +166,7 @@ class Problem:
 
     model: Model
     learned: tuple[str, ...]
-    pool: Pool
+    data: TrainingData
     spinup: str
     options: CalibrationOptions
 
@@ -184,12 +184,12 @@ class Problem:
 
     @in_float32
     def _in_parts(self, compute, settings, x, site, part):
-        weights = {t: float(self.options.weights.get(t, 1.0)) for t in self.pool.observed.targets}
+        weights = {t: float(self.options.weights.get(t, 1.0)) for t in self.data.observed.targets}
         results = []
         for i in range(0, len(site), part):
             rows = np.minimum(np.arange(i, i + part), len(site) - 1)  # the last part is filled up with its last lane
             results.append(jax.device_get(compute(self.model, self.learned, self.spinup, self.options.bounded, weights, *settings,
-                                                  jnp.asarray(x[rows], jnp.float32), site[rows], self.pool.inputs, self.pool.observed)))
+                                                  jnp.asarray(x[rows], jnp.float32), site[rows], self.data.inputs, self.data.observed)))
         return jax.tree.map(lambda *a: np.concatenate(a)[: len(site)], *results)
 
 
@@ -230,7 +230,7 @@ def in_ranges(parameters: xr.Dataset, model: Model, learned: Sequence[str], site
 
 def starting_points(problem: Problem, given: Sequence[Mapping] = ()) -> np.ndarray:
     """Where the search begins, in units of the ranges, (start, site, parameter): the defaults, `given` sets, Latin hypercube points of each site."""
-    table, sites = problem.model.parameter_table, problem.pool.sites
+    table, sites = problem.model.parameter_table, problem.data.sites
     lower, upper, default = (np.array([getattr(table[n], what) for n in problem.learned]) for what in ("lower", "upper", "default"))
     first = [in_ranges(p, problem.model, problem.learned, sites) for p in ({}, *given)]
     more = max(problem.options.starts - len(first), 0)
@@ -258,7 +258,7 @@ def begin_descent(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray]:
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a1001ba
 def descend(problem: Problem, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One step of all lanes that have not settled, and fewer starts after a third and two thirds of the steps."""
-    options, done, n_site = problem.options, len(state["history"]), len(problem.pool.sites)
+    options, done, n_site = problem.options, len(state["history"]), len(problem.data.sites)
     state = {k: v.copy() for k, v in state.items()}
     on = np.flatnonzero(state["idle"] < SETTLED)
     if on.size:
@@ -323,7 +323,7 @@ def _strategy(population: int, n: int):
 
 def _keys(problem: Problem, generation: int, purpose: int) -> Array:
     """A random key for each site, which does not depend on the other sites."""
-    words = [np.random.SeedSequence([problem.options.seed, generation, purpose, *s.encode()]).generate_state(1)[0] for s in problem.pool.sites]
+    words = [np.random.SeedSequence([problem.options.seed, generation, purpose, *s.encode()]).generate_state(1)[0] for s in problem.data.sites]
     return jax.vmap(jax.random.key)(np.array(words, np.uint32))
 
 
@@ -343,7 +343,7 @@ def begin_evolution(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray
 
 def evolve(problem: Problem, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One generation of all sites."""
-    size, n, n_site, generation = problem.options.population, len(problem.learned), len(problem.pool.sites), len(state["history"]) + 1
+    size, n, n_site, generation = problem.options.population, len(problem.learned), len(problem.data.sites), len(state["history"]) + 1
     z, strategies = _ask(size, n, _keys(problem, generation, 1), _unflatten(problem, state))
     x = np.asarray(fold(z)).reshape(-1, n)
     costs = problem.costs(x, np.repeat(np.arange(n_site), size), part_size(n_site * size, problem.options.lanes)).reshape(n_site, size)
@@ -407,7 +407,7 @@ class Calibration:
         observed = observations(cube, self.settings["targets"], self.model.no_targets)
         forcing, held_out = early_forcing(cube, options.train_fraction, self.settings["forcing"])
         mine, seen, _ = calibration_years(forcing, observed, held_out, options.max_years)
-        return Problem(self.model, tuple(self.settings["learned"]), make_pool(mine, seen, packed=False), self.settings["spinup"], options)
+        return Problem(self.model, tuple(self.settings["learned"]), make_training_data(mine, seen, packed=False), self.settings["spinup"], options)
 
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the model over the whole records of a cube, all of whose sites must have been calibrated (see `hybridecosys.simulate`)."""
@@ -512,11 +512,11 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
     observed = observations(cube, targets, shell.model.no_targets)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
-    problem = Problem(shell.model, tuple(shell.learned), make_pool(mine, _known(seen, mine, targets), packed=False), spinup, options)
+    problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options)
     start = starting_points(problem, starts_from)
     sites = [str(s) for s in cube.site.values]
     settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
-                "targets": list(problem.pool.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
+                "targets": list(problem.data.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
     if run_dir is not None:
         given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
         open_run(run_dir, {**settings, "starts_from": given}, resume)
@@ -592,7 +592,7 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
     begin, step, steps = (begin_descent, descend, options.steps) if method == "gradient" else (begin_evolution, evolve, options.generations)
     file = None if run_dir is None else run_dir / "checkpoint.npz"
     state = (_read(file) if resume and file.exists() else None) or begin(problem, start)
-    bar = tqdm(total=steps, initial=len(state["history"]), disable=not progress, desc=f"calibrating {len(problem.pool.sites)} sites ({method})", unit="step")
+    bar = tqdm(total=steps, initial=len(state["history"]), disable=not progress, desc=f"calibrating {len(problem.data.sites)} sites ({method})", unit="step")
     with bar:
         while len(state["history"]) < steps:
             state = step(problem, state)

@@ -29,7 +29,7 @@ from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .batches import Batches, Member, validation_batch
 from .network import make_network
-from .options import EPOCHS, SHARED, NetworkOptions, TrainingOptions, check_epochs, make_options
+from .options import EPOCHS, NetworkOptions, TrainingOptions, check_epochs, make_options
 from .training import train
 from ..model.bucket import bucket
 from ..model.simulate import in_float32, simulate
@@ -48,7 +48,7 @@ class HybridModel:
 
     model: the process model (`wroasted()`). features: names of feature groups (`hybridecosys.data.features.GROUPS`); by default `DEFAULT_GROUPS`; an empty list learns one set of parameters for all sites. seed: of the first weights and of training. learned: names of the parameters
     to learn, by default the model's 36; the others keep their defaults. spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`.
-    shared: names of further parameters, learned once for all sites; by default those of `SHARED` that the model has, and none where `learned` is given.
+    shared: names of further parameters, learned once for all sites; by default those that the model declares so (`Parameter(for_all=True)`), and none where `learned` is given.
     forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
     """
 
@@ -59,8 +59,7 @@ class HybridModel:
         if spinup not in SPINUPS:
             raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
         self.structure = model.for_training()
-        table = self.structure.parameter_table
-        self.shared = tuple(n for n in SHARED if learned is None and n in table and table[n].scope == "fixed") if shared is None else tuple(shared)
+        self.shared = tuple(self.structure.for_all if learned is None else ()) if shared is None else tuple(shared)
         self.model = once_for_all(self.structure, self.shared)
         self.features = None if features is None else (check_groups(features) if len(features) else [])
         self.seed, self.spinup = seed, spinup

@@ -291,6 +291,11 @@ class Model:
         """Names of the parameters that are learned once for all sites."""
         return tuple(name for name, p in self.parameter_table.items() if p.scope == "global")
 
+    @property
+    def for_all(self) -> tuple[str, ...]:
+        """Names of the fixed parameters that a network learns once for all sites, where it learns from many (`Parameter.for_all`)."""
+        return tuple(name for name, p in self.parameter_table.items() if p.for_all and p.scope == "fixed")
+
     def with_scope(self, scopes: Mapping[str, str]) -> "Model":
         """A model some of whose parameters have another scope: `model.with_scope({"wue.kappa": "global"})` (see `hybridecosys.Parameter`).
 
