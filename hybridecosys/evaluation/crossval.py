@@ -39,8 +39,9 @@ from .report import write_report
 from .summary import describe_parameters, score_table
 from .uncertainty import HybridEnsemble, parameter_spread
 from ..learning.calibration import Calibration, CalibrationOptions
-from ..learning.hybrid import HybridModel, as_html, model_of, open_run, run_directory
+from ..learning.hybrid import HybridModel, as_html, model_of
 from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, NetworkOptions, TrainingOptions, make_options
+from ..learning.predictor import open_run, run_directory
 from ..learning.sequence import SequenceModel, SequenceOptions
 from ..learning.trees import TreesModel
 from ..model.devices import MALLOC_KEPT

@@ -348,7 +348,7 @@ def simulate_cube(options: SimulateOptions) -> str:
         raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
     cube = load_cube(options)
     if hybrid is not None:
-        run = hybrid.simulate(cube, options.outputs or None, options.dtype)
+        run = hybrid.simulate(cube, options.outputs or None, dtype=options.dtype)
     else:
         run = simulate(model, prepare_forcing(cube, **model.forcing_options(forcing_options(options))), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,10 @@ from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
 from .batches import TrainingData, best_years, make_training_data
 from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
-from .hybrid import HybridModel, as_html, model_of, open_run, run_directory
+from .hybrid import HybridModel, as_html, model_of
 from .network import from_bounds, to_bounds
 from .options import CalibrationOptions, make_options
+from .predictor import open_run, run_directory
 from ..model.inputs import Inputs, records, take_sites
 from ..model.programs import Program
 from ..model.simulate import complete_parameters, in_float32, run, simulate

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'CHANNELS', 'LANES', 'SequenceOptions', 'SequenceNetwork', 'Records', 'make_records', 'spreads', 'Windows',
-           'WindowBatches', 'window_costs', 'run_records', 'record_costs', 'scaling', 'Held', 'PlainModel',
-           'SequenceModel']
+           'WindowBatches', 'window_costs', 'run_records', 'record_costs', 'scaling', 'in_time', 'Held', 'PlainModel',
+           'sequence_step', 'train_sequence', 'SequenceModel']
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #40b02f7c
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,22 +21,17 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
-from ..data.names import did_you_mean
-from ..data.choices import as_path
-from ..data.cube import read_table, settled
-from ..data.files import write_arrays, write_json, write_table
-from ..data.features import FeatureEncoder, check_groups
-from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
-from ..data.observations import TARGETS, observations
+from ..data.names import did_you_mean
+from ..data.observations import TARGETS
 from .batches import Member, noisy
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse, output_names, total_cost
-from .hybrid import _key, open_run, run_directory, validation_observations
-from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least, check_epochs, make_options
+from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions, at_least
+from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_weights
 from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR, records
 from ..model.simulate import in_float32
-from ..model.structure import VARIABLES
+from ..model.structure import VARIABLES, Model
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #b24c5292
 CELLS = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}
@@ -292,6 +286,14 @@ def scaling(records: Records, warmup: int) -> dict[str, np.ndarray]:
     spread = days.std(0)
     return {"weather": np.stack([days.mean(0), np.where(spread > 0, spread, 1)]).astype(np.float32), "outputs": np.array(outputs, np.float32).T}
 
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqintime
+def in_time(values: np.ndarray, records: Records, n_days: int) -> np.ndarray:
+    """Values of records, (site, day of the record), on the days of their forcing, (site, time); NaN outside the records."""
+    out = np.full((len(records.sites), n_days), np.nan, np.float32)
+    for row, mine, a, n in zip(out, values, records.start, records.length):
+        row[a:a + n] = mine[:n]
+    return out
+
 # %% ../../nbs/04_learning/07_sequence.ipynb #122e630fb
 @dataclass(frozen=True)
 class Held:
@@ -321,36 +323,79 @@ def _first(tree):
     return jax.tree.map(lambda x: x[0], tree)
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #plainmodel1
-class PlainModel:
-    """What models without physics have in common: features of the sites, and daily series (weather, and what `forcing={"extra": [...]}` names) as inputs."""
+class PlainModel(Predictor):
+    """What models without physics have in common: features of the sites, and daily series (weather, and what `forcing={"extra": [...]}` names) as inputs; `_predict` gives
+    the `outputs` that it has learned, name -> (site, time)."""
 
-    def __init__(self, features: Sequence[str] | None, seed: int, forcing: Mapping | None):
-        self.features = None if features is None else (check_groups(features) if len(features) else [])
-        self.seed, self.forcing_options, self.encoder = seed, dict(forcing or {}), None
+    shape, outputs = None, ()
+
+    def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options=None, forcing: Mapping | None = None):
+        super().__init__(features, seed, forcing)
+        self.options = options or self.shape()
         if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
             raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
+        self.driving_variables = tuple(v for name in self.extra for v in EXTRA_FORCING[name].inputs)
 
     @property
     def extra(self) -> tuple[str, ...]:
         """Daily series that it reads beside the weather, such as "greenness"."""
         return tuple(self.forcing_options.get("extra", ()))
 
-    @property
-    def driving_variables(self) -> tuple[str, ...]:
-        """Variables of a cube that these series are made of: inputs, and so no targets."""
-        return tuple(v for name in self.extra for v in EXTRA_FORCING[name].inputs)
+    def _own(self) -> dict:
+        return {"options": asdict(self.options)}
 
-    def _forcing(self, cube: xr.Dataset, forcing: xr.Dataset | None) -> xr.Dataset:
-        if forcing is None:
-            return prepare_forcing(cube, **self.forcing_options)
-        if lacking := [name for name in self.extra if name not in forcing]:
-            raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(self.extra)}")
-        return forcing.sel(site=cube.site)
+    @classmethod
+    def _made(cls, path: Path, content: dict, model: Model | None):
+        if model is not None:
+            raise TypeError(f"{path} holds {cls.kind}, which has no process model: leave {model!r} out")
+        return cls(content["features"], content["seed"], options=cls.shape(**content["options"]), forcing=content["forcing"])
 
-    def _encode(self, cube: xr.Dataset, forcing: xr.Dataset) -> xr.DataArray:
-        if self.encoder is None:
-            return xr.DataArray(np.zeros((cube.sizes["site"], 0)), dims=("site", "feature"), coords={"site": cube.site, "feature": np.zeros(0, str)})
-        return self.encoder.transform(cube, forcing)
+    def _run(self, cube: xr.Dataset, forcing: xr.Dataset, outputs: Sequence[str] | None) -> xr.Dataset:
+        wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
+        if unknown := [n for n in wanted if n not in self.outputs]:
+            raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
+        found = self._predict(forcing, encoded(self.encoder, cube, forcing), wanted)
+        variables = {name: (("site", "time"), found[name], dict(zip(("units", "long_name"), VARIABLES[name]))) for name in wanted}
+        kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
+        return xr.Dataset(variables, {"site": forcing.site, "time": forcing.time, **kept}, {"model": repr(self)})
+
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqstepcell
+def sequence_step(model: "SequenceModel", graph, optimizer, options: TrainingOptions):
+    """A step of training for `train_epochs`: weights, state of the optimiser, rest of the network, a batch and a key -> the new ones, costs, and which windows counted."""
+    importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
+
+    @jax.jit
+    def update(weights, opt_state, gradient):
+        good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
+        change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
+        return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
+
+    def step(weights, opt_state, rest, b, key):
+        (weights, opt_state), key = _first((weights, opt_state)), key[0]
+        costs, gradient = _gradients(graph, weights, rest, b.arrays, model.scale, key, options.noise, importance, model.outputs, options.bounded, model.options.warmup)
+        weights, opt_state, good = update(weights, opt_state, gradient)
+        finite = np.isfinite(np.asarray(total_cost(costs, importance))) & bool(good)
+        return *_alone((weights, opt_state)), costs, finite, finite
+
+    return step
+
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqtraincell
+def train_sequence(model: "SequenceModel", batches: WindowBatches, held: Held | None, schedule: Schedule) -> None:
+    """Train the network of a model in place, and give it its losses. held: validation sites, or None."""
+    options = schedule.options
+    graph, weights, rest = nnx.split(model.network, nnx.Param, ...)
+    optimizer = make_optimizer(options, schedule.epochs * len(batches))
+
+    def check(weights, rest, held):
+        y = run_records(graph, _first(weights), rest, held.records, held.features, model.scale, model.options.warmup)
+        return record_costs({name: y[..., i] for i, name in enumerate(model.outputs)}, held.records)
+
+    weights = _alone(weights)
+    state = Progress(0, weights, weights, _alone(optimizer.init(_first(weights))), weights, np.zeros(1, int), np.full(1, np.inf), pd.DataFrame(columns=LOSSES))
+    step = sequence_step(model, graph, optimizer, options)
+    state = train_epochs(state, step, check, rest, batches, held, schedule.epochs, options, schedule.run_dir, schedule.resume, schedule.progress)
+    nnx.update(model.network, _first(state.best))
+    model.losses = state.losses.drop(columns="member")
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #8f93d1f5
 class SequenceModel(PlainModel):
@@ -358,150 +403,38 @@ class SequenceModel(PlainModel):
 
     features: names of feature groups; by default all but those made of targets; an empty list for the weather alone. seed: of the first weights and of
     training. options: `SequenceOptions`. forcing: options of `prepare_forcing`; the series that `extra` names, such as observed greenness, are inputs beside the weather, and no targets then.
+    Its training differs from that of `HybridModel` in what `recipe` has; `batch_size` counts windows, `max_years` and `explode` mean nothing.
     """
 
-    def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options: SequenceOptions | None = None, forcing: Mapping | None = None):
-        super().__init__(features, seed, forcing)
-        self.options = options or SequenceOptions()
-        self.network = self.scale = self.losses = None
-        self.outputs: tuple[str, ...] = ()
+    kind, file, shape, epochs, recipe = "a sequence model", "sequence.json", SequenceOptions, SEQUENCE_EPOCHS, SEQUENCE
+    network = scale = None
+    ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
 
     def __repr__(self):
-        state = f"predicts {', '.join(self.outputs)}" if self.network is not None else "not trained"
-        return f"<SequenceModel: {self.options.cell.upper()} of {self.options.hidden}; {state}>"
+        return f"<SequenceModel: {self.options.cell.upper()} of {self.options.hidden}; {'predicts ' + ', '.join(self.outputs) if self.ready else 'not trained'}>"
+
+    def new_network(self) -> SequenceNetwork:
+        """A network for its inputs and outputs that has learned nothing."""
+        return SequenceNetwork(len(self.inputs), len(self.outputs), self.options, len(CHANNELS) + len(self.extra), rngs=nnx.Rngs(self.seed))
+
+    def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
+        seen, held = (k and make_records(k.forcing, k.observed, self.options.warmup, self.extra) for k in (train, valid))
+        self.outputs, self.scale = output_names(seen.targets), scaling(seen, self.options.warmup)
+        self.network = self.new_network()
+        batches = WindowBatches(Member(train.features, seen.sites, seed=schedule.options.seed), seen, self.options, schedule.options.batch_size)
+        train_sequence(self, batches, held and Held(held, valid.features.values.astype(np.float32)), schedule)
 
     @in_float32
-    def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int = SEQUENCE_EPOCHS, run_dir: str | Path | None = None,
-            resume: bool = False, targets: Sequence[str] | None = None, progress: bool = True, forcing: xr.Dataset | None = None, **options) -> "SequenceModel":
-        """Train on the sites of `train_cube`; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
+    def _predict(self, forcing: xr.Dataset, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        seen = make_records(forcing, None, self.options.warmup, self.extra)
+        y = run_records(*nnx.split(self.network, nnx.Param, ...), seen, features.values.astype(np.float32), self.scale, self.options.warmup)
+        return {name: in_time(y[..., self.outputs.index(name)], seen, forcing.sizes["time"]) for name in wanted}
 
-        Like `HybridModel.fit`, with the same options (`TrainingOptions`, but for what `SEQUENCE` has; `batch_size` counts windows, `max_years` and `explode` mean nothing here).
-        forcing: prepared forcing of all these sites, to save preparing it. Features, weather and targets are scaled with the training sites alone.
-        """
-        options = make_options(TrainingOptions, {"seed": self.seed, **SEQUENCE, **options})
-        check_epochs(epochs)
-        train_cube, valid_cube = settled(train_cube, self.forcing_options), None if valid_cube is None else settled(valid_cube, self.forcing_options)
-        if valid_cube is not None and (both := set(map(str, train_cube.site.values)) & set(map(str, valid_cube.site.values))):
-            raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
-        with run_directory(run_dir, resume) as run_dir:
-            return self._fit(train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options)
+    def _save_learned(self, path: Path) -> dict:
+        save_weights(path, self.network)
+        return {"outputs": self.outputs, "scale": jax.tree.map(lambda x: x.tolist(), self.scale)}
 
-    def _fit(self, train_cube, valid_cube, epochs, run_dir, resume, targets, progress, forcing, options) -> "SequenceModel":
-        observed = observations(train_cube, targets, self.driving_variables)
-        if run_dir is not None:
-            identity = {**self._identity(), "training": {**asdict(options), "weights": dict(options.weights)}, "targets": list(observed.data_vars), "epochs": epochs,
-                        "sites": {"train": train_cube.site.values.tolist(), "valid": [] if valid_cube is None else valid_cube.site.values.tolist()}}
-            open_run(run_dir, identity, resume, free=() if options.decay else ("epochs",))
-        mine = self._forcing(train_cube, forcing)
-        self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(train_cube, mine)
-        learned = make_records(mine, observed, self.options.warmup, self.extra)
-        self.outputs, self.scale = output_names(learned.targets), scaling(learned, self.options.warmup)
-        self.network = self._new_network()
-        batches = WindowBatches(Member(self._encode(train_cube, mine), learned.sites, seed=options.seed), learned, self.options, options.batch_size)
-        valid = None
-        if valid_cube is not None:
-            there = self._forcing(valid_cube, forcing)
-            seen = validation_observations(valid_cube, list(observed.data_vars))
-            valid = Held(make_records(there, seen, self.options.warmup, self.extra), self._encode(valid_cube, there).values.astype(np.float32))
-        self._train(batches, valid, epochs, options, run_dir, resume, progress)
-        return self
-
-    def _train(self, batches, valid, epochs, options, run_dir, resume, progress) -> None:
-        graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
-        optimizer = make_optimizer(options, epochs * len(batches))
-        importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
-
-        @jax.jit
-        def update(weights, opt_state, gradient):
-            good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
-            change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
-            return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
-
-        def step(weights, opt_state, rest, b, key):
-            (weights, opt_state), key = _first((weights, opt_state)), key[0]
-            costs, gradient = _gradients(graph, weights, rest, b.arrays, self.scale, key, options.noise, importance, self.outputs, options.bounded, self.options.warmup)
-            weights, opt_state, good = update(weights, opt_state, gradient)
-            finite = np.isfinite(np.asarray(total_cost(costs, importance))) & bool(good)
-            return *_alone((weights, opt_state)), costs, finite, finite
-
-        def check(weights, rest, held):
-            y = run_records(graph, _first(weights), rest, held.records, held.features, self.scale, self.options.warmup)
-            return record_costs({name: y[..., i] for i, name in enumerate(self.outputs)}, held.records)
-
-        weights = _alone(weights)
-        state = Progress(0, weights, weights, _alone(optimizer.init(_first(weights))), weights, np.zeros(1, int), np.full(1, np.inf), pd.DataFrame(columns=LOSSES))
-        state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
-        nnx.update(self.network, _first(state.best))
-        self.losses = state.losses.drop(columns="member")
-
-    @in_float32
-    def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, forcing: xr.Dataset | None = None) -> xr.Dataset:
-        """Outputs (site, time) at the sites of a cube, NaN outside their records. outputs: some of `self.outputs`. forcing: as in `fit`.
-
-        Raises `KeyError` for an output that was not learned, `RuntimeError` for an untrained model."""
-        self._require_trained()
-        wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
-        if unknown := [n for n in wanted if n not in self.outputs]:
-            raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
-        cube = settled(cube, self.forcing_options)
-        there = self._forcing(cube, forcing)
-        r = make_records(there, None, self.options.warmup, self.extra)
-        graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
-        y = run_records(graph, weights, rest, r, self._encode(cube, there).values.astype(np.float32), self.scale, self.options.warmup)
-        variables = {}
-        for name in wanted:
-            values = np.full((len(r.sites), there.sizes["time"]), np.nan, np.float32)
-            for i, (a, n) in enumerate(zip(r.start, r.length)):
-                values[i, a:a + n] = y[i, :n, self.outputs.index(name)]
-            variables[name] = (("site", "time"), values, dict(zip(("units", "long_name"), VARIABLES[name])))
-        kept = {n: there[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in there and there[n].dims == ("site",)}
-        return xr.Dataset(variables, {"site": there.site, "time": there.time, **kept}, {"model": repr(self)})
-
-    def save(self, path: str | Path) -> Path:
-        """Write the trained model into a directory: sequence.json and weights.npz. Raises `FileExistsError` if it holds one."""
-        self._require_trained()
-        path = as_path(path)
-        if (path / "sequence.json").exists():
-            raise FileExistsError(f"{path} already holds a sequence model")
-        path.mkdir(parents=True, exist_ok=True)
-        weights = {_key(k): np.asarray(v) for k, v in jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.state(self.network, nnx.Param)))[0]}
-        write_arrays(path / "weights.npz", weights)
-        if self.losses is not None:
-            write_table(path / "losses.csv", self.losses)
-        content = {**self._identity(), "encoder": None if self.encoder is None else self.encoder.to_dict(), "outputs": self.outputs,
-                   "scale": jax.tree.map(lambda x: x.tolist(), self.scale)}
-        write_json(path / "sequence.json", content)  # last: where it is, the others are
-        return path
-
-    @classmethod
-    @in_float32
-    def load(cls, path: str | Path) -> "SequenceModel":
-        """Read a model that `save` has written. Raises `FileNotFoundError` where there is none."""
-        path = as_path(path)
-        if not (path / "sequence.json").exists():
-            raise FileNotFoundError(f"{path} holds no sequence model (no sequence.json)")
-        content = json.loads((path / "sequence.json").read_text())
-        model = cls(content["features"], content["seed"], options=SequenceOptions(**content["options"]), forcing=content["forcing"])
-        model.encoder = None if content["encoder"] is None else FeatureEncoder.from_dict(content["encoder"])
-        model.outputs = tuple(content["outputs"])
-        model.scale = {k: np.array(v, np.float32) for k, v in content["scale"].items()}
-        model.network = model._new_network()
-        with np.load(path / "weights.npz") as saved:
-            values = jax.tree_util.tree_map_with_path(lambda k, v: jnp.asarray(saved[_key(k)]), nnx.to_pure_dict(nnx.state(model.network, nnx.Param)))
-        weights = nnx.state(model.network, nnx.Param)
-        nnx.replace_by_pure_dict(weights, values)
-        nnx.update(model.network, weights)
-        losses = path / "losses.csv"
-        model.losses = read_table(losses) if losses.exists() else None
-        return model
-
-    def _new_network(self) -> SequenceNetwork:
-        n_features = 0 if self.encoder is None else len(self.encoder.names)
-        return SequenceNetwork(n_features, len(self.outputs), self.options, len(CHANNELS) + len(self.extra), rngs=nnx.Rngs(self.seed))
-
-    def _require_trained(self):
-        if self.network is None:
-            raise RuntimeError("this sequence model has not been trained: call fit, or load one")
-
-    def _identity(self) -> dict:
-        return {"features": self.features, "seed": self.seed, "options": asdict(self.options), "forcing": self.forcing_options}
+    def _load_learned(self, path: Path, content: dict) -> None:
+        self.outputs, self.scale = tuple(content["outputs"]), {k: np.array(v, np.float32) for k, v in content["scale"].items()}
+        self.network = self.new_network()
+        load_weights(path, self.network)
