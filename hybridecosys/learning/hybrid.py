@@ -41,6 +41,7 @@ class HybridParts(Predictor):
     """What a `HybridModel` is made of, before it has learned anything."""
 
     kind, file = "a hybrid model", "hybrid.json"
+    ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
 
     @in_float32
     def __init__(self, model: Model, features: Sequence[str] | None = None, seed: int = 0, *, learned: Sequence[str] | None = None,
@@ -125,10 +126,9 @@ class HybridModel(HybridParts):
     parameters for all sites. seed: of the first weights and of training. learned: names of the parameters to learn, by default the model's 36; the others keep their defaults.
     spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`. shared: names of further parameters, learned once for all sites; by default those that the
     model declares so (`Parameter(for_all=True)`), and none where `learned` is given. forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for
-    its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say).
-    """
+    its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say)."""
 
-    ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
+
 
     def learn_features(self, train_cube: xr.Dataset, forcing: xr.Dataset | None = None) -> None:
         """Fit the scaling of the features with the training sites, and make a new network for them."""
@@ -139,9 +139,8 @@ class HybridModel(HybridParts):
     def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
         """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site).
 
-        A parameter that is learned once for all sites has the same value at each and the attribute `scope` "global"; an array, the weights of a neural process say,
-        has dimensions of its own (`NAME_dim_0`, ...) and no site.
-        """
+        One that is learned once for all sites has the same value at each and the attribute `scope` "global"; an array, the weights of a neural process say,
+        has dimensions of its own (`NAME_dim_0`, ...) and no site."""
         self._require_ready()
         cube = settled(cube, self.forcing_options)
         self.network.eval()

@@ -403,8 +403,7 @@ class SequenceModel(PlainModel):
 
     features: names of feature groups; by default all but those made of targets; an empty list for the weather alone. seed: of the first weights and of
     training. options: `SequenceOptions`. forcing: options of `prepare_forcing`; the series that `extra` names, such as observed greenness, are inputs beside the weather, and no targets then.
-    Its training differs from that of `HybridModel` in what `recipe` has; `batch_size` counts windows, `max_years` and `explode` mean nothing.
-    """
+    Its training differs from that of `HybridModel` in what `recipe` has; `batch_size` counts windows, `max_years` and `explode` mean nothing."""
 
     kind, file, shape, epochs, recipe = "a sequence model", "sequence.json", SequenceOptions, SEQUENCE_EPOCHS, SEQUENCE
     network = scale = None

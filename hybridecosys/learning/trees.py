@@ -105,8 +105,7 @@ class TreesModel(PlainModel):
     """Gradient boosted trees that predict daily fluxes and greenness from weather, its past, and what is known of a site, without a process model.
 
     features: names of feature groups; by default all but those made of targets; an empty list for the weather alone. seed: of the trees. options: `TreesOptions`. forcing: options of
-    `prepare_forcing`; the series that `extra` names, such as observed greenness, are inputs beside the weather, and no targets then.
-    """
+    `prepare_forcing`; the series that `extra` names, such as observed greenness, are inputs beside the weather, and no targets then."""
 
     kind, file, shape = "boosted trees", "trees.json", TreesOptions
     trees: dict = {}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORCING', 'ATTRIBUTES', 'State', 'SPINUP_PARAMETERS', 'OUTPUTS', 'ORDER', 'GREENNESS', 'VARIABLES', 'STATE',
            'WATER_POOLS', 'CARBON_POOLS', 'POOLS', 'MEMORY', 'SOIL', 'VEGETATION', 'DEAD', 'Pools', 'collect_pools',
-           'Step', 'Plan', 'make_plan', 'find_fluxes', 'Model', 'declared', 'known_process', 'wroasted',
-           'model_diagram', 'model_tables', 'model_html']
+           'Step', 'Plan', 'make_plan', 'find_fluxes', 'Structure', 'Parameters', 'Interface', 'check_new', 'rescoped',
+           'Model', 'declared', 'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -236,14 +236,10 @@ def find_fluxes(steps: Iterable[Step], last: Mapping[str, str], pools: Pools) ->
         raise ValueError(f"process {late[0][1]}: the water of {late[0][0]} leaves the site, but no process after it has the argument `leaving` and counts it")
     return found
 
-# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0c
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0cq
 @dataclass(frozen=True)
-class Model:
-    """An ordered set of processes, one approach each. Immutable; `replace`, `insert` and `remove` give a changed copy.
-
-    order: names of pools, as a run lists them; those that are not named follow in the order of the day. shown: names of the outputs that a run gives by default,
-    beside its pools; without any, all that have a single value for a site and day.
-    """
+class Structure:
+    """Processes in the order of a day, one approach each, and what they bring."""
 
     approaches: tuple[Approach, ...]
     name: str = "model"
@@ -255,7 +251,7 @@ class Model:
 
     def __reduce__(self):
         """Pickled without what it has cached."""
-        return Model, (self.approaches, self.name, self.order, self.shown)
+        return type(self), (self.approaches, self.name, self.order, self.shown)
 
     @cached_property
     def processes(self) -> Mapping[str, Approach]:
@@ -263,16 +259,29 @@ class Model:
         return MappingProxyType({a.process: a for a in self.approaches})
 
     @cached_property
-    def parameter_table(self) -> Mapping[str, Parameter]:
-        """Every parameter by "process.name"."""
-        table = {f"{a.process}.{name}": p for a in self.approaches for name, p in a.parameters.items()}
-        used = {p.eta for p in self.pools.declared.values()}
-        return MappingProxyType(table | {f"spinup.{name}": p for name, p in SPINUP_PARAMETERS.items() if name in used})
-
-    @cached_property
     def pools(self) -> Pools:
         """What the approaches bring: pools of water and carbon, and memory."""
         return collect_pools(self.approaches, self.order)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names that a run can give: the default outputs, the pools, and whatever else a process returns."""
+        given = [name for a in self.approaches for name in a.returns]
+        return tuple(dict.fromkeys([*(n for n in self.shown if n in given), *self.pools.stores, *given]))
+
+    def plan(self, disturbed: bool = True) -> Plan:
+        """The plan of a day; without the disturbance process if the forcing has none."""
+        return make_plan((a for a in self.approaches if disturbed or a.process != "disturbance"), self.order)
+
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0cr
+class Parameters(Structure):
+    """The parameters of a structure, by "process.name"."""
+
+    @cached_property
+    def parameter_table(self) -> Mapping[str, Parameter]:
+        """Every parameter by "process.name"."""
+        table = {f"{a.process}.{name}": p for a in self.approaches for name, p in a.parameters.items()}
+        return MappingProxyType(table | {f"spinup.{name}": p for name, p in SPINUP_PARAMETERS.items() if name in {pool.eta for pool in self.pools.declared.values()}})
 
     @property
     def parameters(self) -> pd.DataFrame:
@@ -293,23 +302,21 @@ class Model:
 
     @property
     def for_all(self) -> tuple[str, ...]:
-        """Names of the fixed parameters that a network learns once for all sites, where it learns from many (`Parameter.for_all`)."""
+        """Names of the fixed parameters that a network learns once for all sites, where it learns from many."""
         return tuple(name for name, p in self.parameter_table.items() if p.for_all and p.scope == "fixed")
 
     def with_scope(self, scopes: Mapping[str, str]) -> "Model":
         """A model some of whose parameters have another scope: `model.with_scope({"wue.kappa": "global"})` (see `hybridecosys.Parameter`).
 
-        Raises `KeyError` for an unknown parameter, or one of the spin-up, and `ValueError` for an unknown scope or one that it cannot have.
-        """
+        Raises `KeyError` for an unknown parameter, or one of the spin-up, and `ValueError` for an unknown scope or one that it cannot have."""
         own = {f"{a.process}.{name}" for a in self.approaches for name in a.parameters}
         if unknown := [name for name in scopes if name not in own]:
             raise KeyError(f"unknown parameter {unknown[0]!r} of a process{did_you_mean(unknown[0], own)}")
+        return replace(self, approaches=tuple(rescoped(a, scopes) for a in self.approaches))
 
-        def changed(a: Approach) -> Approach:
-            new = {n: replace(p, scope=scope, learned=False) for n, p in a.parameters.items() if (scope := scopes.get(f"{a.process}.{n}"))}
-            return replace(a, parameters=MappingProxyType({**a.parameters, **new}), smooth=a.smooth and changed(a.smooth)) if new else a
-
-        return replace(self, approaches=tuple(changed(a) for a in self.approaches))
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0cs
+class Interface(Parameters):
+    """What a structure reads and gives, by name."""
 
     @cached_property
     def extra_forcing(self) -> tuple[str, ...]:
@@ -331,12 +338,6 @@ class Model:
         return {**({"extra": list(self.extra_forcing)} if self.extra_forcing else {}), **(options or {})}
 
     @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Names that a run can give: the default outputs, the pools, and whatever else a process returns."""
-        given = [name for a in self.approaches for name in a.returns]
-        return tuple(dict.fromkeys([*(n for n in self.shown if n in given), *self.pools.stores, *given]))
-
-    @cached_property
     def variables(self) -> Mapping[str, tuple[str, str]]:
         """Unit and meaning of every output, by name; empty where nobody declares them (an approach of yours that takes the place of one of WROASTED need not)."""
         own = declared(self.approaches, self.pools)
@@ -348,26 +349,44 @@ class Model:
         return MappingProxyType({name: about[2] for name, about in declared(self.approaches, self.pools).items() if about[2]})
 
     def fingerprint(self) -> dict[str, list]:
-        """What tells this model from another in files: process -> [approach, parameter -> [default, lower, upper], what it reads and gives].
-
-        A bound that is none is None. A parameter that is learned for all sites together has its scope behind the bounds, an array its scope and shape (and its values, where it is fixed).
-        `reads` has the process that each input comes from ("" for what is there in the morning), and so the order of processes as far as it matters, `gives` the results and `last` those of
-        them that no later process changes; `pools` those it brings. What else an approach was made with (`Approach.settings`) follows.
-        """
+        """What tells this model from another in files: process -> [approach, parameter -> [default, lower, upper], what it reads and gives, what else it was made with]."""
         plan = self.plan()
         return {s.approach.process: _step_identity(s, plan) for s in plan.steps}
 
-    def plan(self, disturbed: bool = True) -> Plan:
-        """The plan of a day; without the disturbance process if the forcing has none."""
-        return make_plan((a for a in self.approaches if disturbed or a.process != "disturbance"), self.order)
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0ct
+def check_new(model: Interface, after: str | None, before: str | None, approaches: Mapping[str, Approach]) -> None:
+    """Raise `ValueError` or `TypeError` for approaches that cannot stand after, or before, a process of the model as further processes."""
+    if (after is None) == (before is None):
+        raise TypeError("insert needs a process to stand after or before: insert(after=...) or insert(before=...)")
+    for name, new in approaches.items():
+        if name in model.processes:
+            raise ValueError(f"process {name} is there already; replace it, or choose another name")
+        if not isinstance(new, Approach):
+            raise TypeError(f"{name} is new, so say what it gives: declare the function with @hybridecosys.approach({name!r}, returns=...)")
+        if new.process != name:
+            raise ValueError(f"{new.name} is an approach to {new.process}, not to {name}")
+        if not new.returns:
+            raise ValueError(f"{name} is new, so say what it gives: returns=...")
+
+
+def rescoped(a: Approach, scopes: Mapping[str, str]) -> Approach:
+    """An approach some of whose parameters have another scope, "process.name" -> scope, and its smooth twin with it."""
+    new = {n: replace(p, scope=scope, learned=False) for n, p in a.parameters.items() if (scope := scopes.get(f"{a.process}.{n}"))}
+    return replace(a, parameters=MappingProxyType({**a.parameters, **new}), smooth=a.smooth and rescoped(a.smooth, scopes)) if new else a
+
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0c
+class Model(Interface):
+    """An ordered set of processes, one approach each. Immutable; `replace`, `insert` and `remove` give a changed copy.
+
+    order: names of pools, as a run lists them; those that are not named follow in the order of the day. shown: names of the outputs that a run gives by default,
+    beside its pools; without any, all that have a single value for a site and day.
+    """
 
     def replace(self, **approaches: Callable) -> "Model":
         """A model with other approaches, by process: `model.replace(gpp_vpd=my_function)`.
 
-        A plain function keeps those parameters of the approach it replaces that it names; an approach made with
-        `hybridecosys.approach` brings its own. Raises `KeyError` for an unknown process, `ValueError` where an argument
-        is not available.
-        """
+        A plain function keeps those parameters of the approach it replaces that it names; an approach made with `hybridecosys.approach` brings its own.
+        Raises `KeyError` for an unknown process, `ValueError` where an argument is not available."""
         for name in approaches:
             known_process(self, name)
         return replace(self, approaches=tuple(adopt(approaches[a.process], a) if a.process in approaches else a for a in self.approaches))
@@ -376,19 +395,8 @@ class Model:
         """A model with further processes, `after` or `before` one of its own, in the order given: `model.insert(before="snow_melt", interception=f)`.
 
         Each is an approach made with `hybridecosys.approach("interception", returns=...)`. Raises `KeyError` for an unknown process, `ValueError`
-        for one that is there already or an argument that is not available there, `TypeError` for a plain function.
-        """
-        if (after is None) == (before is None):
-            raise TypeError("insert needs a process to stand after or before: insert(after=...) or insert(before=...)")
-        for name, new in approaches.items():
-            if name in self.processes:
-                raise ValueError(f"process {name} is there already; replace it, or choose another name")
-            if not isinstance(new, Approach):
-                raise TypeError(f"{name} is new, so say what it gives: declare the function with @hybridecosys.approach({name!r}, returns=...)")
-            if new.process != name:
-                raise ValueError(f"{new.name} is an approach to {new.process}, not to {name}")
-            if not new.returns:
-                raise ValueError(f"{name} is new, so say what it gives: returns=...")
+        for one that is there already or an argument that is not available there, `TypeError` for a plain function."""
+        check_new(self, after, before, approaches)
         at = [*self.processes].index(known_process(self, after or before)) + (before is None)
         return replace(self, approaches=(*self.approaches[:at], *approaches.values(), *self.approaches[at:]))
 
@@ -416,6 +424,9 @@ def _parameter_identity(p: Parameter) -> list:
 
 
 def _step_identity(s: Step, plan: Plan) -> list:
+    """A process in a fingerprint. A bound that is none is None. A parameter that is learned for all sites together has its scope behind the bounds, an array its scope and shape (and its
+    values, where it is fixed). `reads` has the process that each input comes from ("" for what is there in the morning), and so the order of processes as far as it matters, `gives` the
+    results and `last` those of them that no later process changes; `pools` those it brings. What else an approach was made with (`Approach.settings`) follows."""
     a = s.approach
     wiring = {"reads": {name: key.partition("@")[2] for name, key in s.sources.items()}, "gives": list(a.returns), "last": [n for n, key in zip(a.returns, s.keys) if plan.last[n] == key]}
     start = lambda pool: pool.start.__name__ if callable(pool.start) else pool.start
