@@ -6,7 +6,7 @@
 __all__ = ['MOVE', 'TRIED', 'SETTLED', 'SPREAD', 'NEAR', 'METHODS', 'calibration_periods', 'is_held_out', 'hide_later',
            'early_forcing', 'calibration_years', 'Problem', 'part_size', 'step_candidates', 'in_ranges',
            'starting_points', 'begin_descent', 'descend', 'best_of_descent', 'fold', 'begin_evolution', 'evolve',
-           'best_of_evolution', 'Calibration', 'part_scores', 'calibrate']
+           'best_of_evolution', 'near_bounds', 'CalibrationTables', 'Calibration', 'part_scores', 'calibrate']
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10005
 import hashlib
@@ -27,9 +27,8 @@ from jax import Array
 from scipy.stats import qmc
 from tqdm import tqdm
 
-from ..data.choices import as_path
 from ..data.cube import read_table, settled
-from ..data.files import write_arrays, write_dataset, write_json, write_table
+from ..data.files import write_arrays, write_dataset, write_table
 from ..data.forcing import prepare_forcing
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS, observations
@@ -38,7 +37,7 @@ from .cost import MIN_DAYS, Observed, one_minus_nnse, output_names, site_costs
 from .hybrid import HybridModel, as_html, model_of
 from .network import from_bounds, to_bounds
 from .options import CalibrationOptions, make_options
-from .predictor import open_run, run_directory
+from .predictor import Kept, open_run, run_directory
 from ..model.inputs import Inputs, records, take_sites
 from ..model.programs import Program
 from ..model.simulate import complete_parameters, in_float32, run, simulate
@@ -362,16 +361,22 @@ def best_of_evolution(problem: Problem, state: dict[str, np.ndarray]) -> tuple[n
 NEAR = 0.01
 "A parameter nearer to a bound than this share of its range counts as being there."
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020a
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
+def near_bounds(parameters: xr.Dataset) -> pd.DataFrame:
+    """Parameters within `NEAR` of their range from a bound: columns site, parameter, bound ("lower" or "upper"), value."""
+    rows = []
+    for name, value in parameters.items():
+        lower, upper = value.attrs["lower"], value.attrs["upper"]
+        share = (value.values - lower) / (upper - lower)
+        rows += [(str(s), name, "lower" if r < 0.5 else "upper", float(v)) for s, r, v in zip(value.site.values, share, value.values) if min(r, 1 - r) < NEAR]
+    return pd.DataFrame(rows, columns=["site", "parameter", "bound", "value"]).sort_values(["site", "parameter"], ignore_index=True)
+
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aq
 @dataclass(frozen=True)
-class Calibration:
-    """Parameters calibrated at each site, and how they were found.
+class CalibrationTables(Kept):
+    """What a calibration found, and how it is kept: calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv."""
 
-    parameters: "process.name" -> (site), as `HybridModel.predict_parameters` returns them. history: best cost so far, columns step, site, cost.
-    scores: columns site, part ("calibration" or "held out"), target, cost, nnse, nse, days, of a run over the whole record. periods: days of
-    each part by site (`calibration_years`). settings: all that the calibration was told.
-    """
-
+    kind, file = "a calibration", "calibration.json"
     model: Model
     parameters: xr.Dataset
     history: pd.DataFrame
@@ -390,12 +395,30 @@ class Calibration:
     @property
     def at_bound(self) -> pd.DataFrame:
         """Parameters that ended within `NEAR` of their range from a bound: columns site, parameter, bound ("lower" or "upper"), value."""
-        rows = []
-        for name, value in self.parameters.items():
-            lower, upper = value.attrs["lower"], value.attrs["upper"]
-            share = (value.values - lower) / (upper - lower)
-            rows += [(str(s), name, "lower" if r < 0.5 else "upper", float(v)) for s, r, v in zip(value.site.values, share, value.values) if min(r, 1 - r) < NEAR]
-        return pd.DataFrame(rows, columns=["site", "parameter", "bound", "value"]).sort_values(["site", "parameter"], ignore_index=True)
+        return near_bounds(self.parameters)
+
+    def _write(self, path: Path) -> dict:
+        write_dataset(path / "parameters.nc", self.parameters)
+        for name, table in (("history", self.history), ("parts", self.scores)):
+            write_table(path / f"{name}.csv", table)
+        write_table(path / "periods.csv", self.periods, index=True)
+        return dict(self.settings)
+
+    @classmethod
+    def _read(cls, path: Path, content: dict, model: Model | None):
+        model = _holding(model_of(content["structure"], model, f"{path} holds a calibration"), content.get("held", {})).for_training()
+        periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
+        tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
+        return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, content)
+
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020a
+class Calibration(CalibrationTables):
+    """Parameters calibrated at each site, and how they were found.
+
+    parameters: "process.name" -> (site), as `HybridModel.predict_parameters` returns them. history: best cost so far, columns step, site, cost.
+    scores: columns site, part ("calibration" or "held out"), target, cost, nnse, nse, days, of a run over the whole record. periods: days of
+    each part by site (`calibration_years`). settings: all that the calibration was told.
+    """
 
     def forcing(self, cube: xr.Dataset) -> xr.Dataset:
         """The forcing of whole records, made without a look at the observations that are held out."""
@@ -413,35 +436,6 @@ class Calibration:
     def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the model over the whole records of a cube, all of whose sites must have been calibrated (see `hybridecosys.simulate`)."""
         return simulate(self.model, self.forcing(cube), self.parameters, spinup=self.settings["spinup"], outputs=outputs, dtype=dtype)
-
-    def save(self, path: str | Path, replace: bool = False) -> Path:
-        """Write calibration.json, parameters.nc, history.csv, parts.csv (the scores) and periods.csv into a directory. `FileExistsError` if it holds a
-        calibration, unless to `replace` it."""
-        path = as_path(path)
-        if (path / "calibration.json").exists() and not replace:
-            raise FileExistsError(f"{path} already holds a calibration")
-        path.mkdir(parents=True, exist_ok=True)
-        write_dataset(path / "parameters.nc", self.parameters)
-        for name, table in (("history", self.history), ("parts", self.scores)):
-            write_table(path / f"{name}.csv", table)
-        write_table(path / "periods.csv", self.periods, index=True)
-        write_json(path / "calibration.json", dict(self.settings))  # last: where it is, the others are
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path, model: Model | None = None) -> "Calibration":
-        """Read what `save` has written. `model` is needed where its structure is none of the package's own.
-
-        Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`.
-        """
-        path = as_path(path)
-        if not (path / "calibration.json").exists():
-            raise FileNotFoundError(f"{path} holds no calibration (no calibration.json)")
-        settings = json.loads((path / "calibration.json").read_text())
-        model = _holding(model_of(settings["structure"], model, f"{path} holds a calibration"), settings.get("held", {})).for_training()
-        periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
-        tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
-        return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, settings)
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020b
 def _structure(model: Model) -> dict:
