@@ -165,13 +165,8 @@ def _one_target(table: pd.DataFrame, target: str | None) -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #87591d2c
 @_styled
-def score_distributions(
-    scores: pd.DataFrame,
-    metric: str = "nse",
-    scale: str = "daily",
-    targets: Sequence[str] | None = None,
-    floor: float | None = -1.0,
-) -> Figure:
+def score_distributions(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily", targets: Sequence[str] | None = None,
+                        floor: float | None = -1.0) -> Figure:
     """Distribution over sites of one metric, per target and method, paired by site, with quartiles and medians.
 
     scores: as `evaluate` returns it, with a column `method` where several are compared. floor: lowest value drawn to
@@ -184,9 +179,7 @@ def score_distributions(
     width = max(1.35, 0.26 * len(methods) + 0.3) + 0.2 * own_unit
     figure, axes = _panels(len(targets), int(7.6 / width), width, 2.4, sharey=not own_unit)
     for ax, target in zip(axes, targets):
-        panel = (
-            table[table.target == target].pivot(index="site", columns="method", values=metric).reindex(columns=methods)
-        )
+        panel = (table[table.target == target].pivot(index="site", columns="method", values=metric).reindex(columns=methods))
         _draw_pairs(ax, panel, floor)
         unit = table.unit[table.target == target].iloc[0] if own_unit and "unit" in table else "1"
         ax.set_title(_label(target, unit).replace(" (", "\n("), loc="center")
@@ -198,10 +191,7 @@ def score_distributions(
         if metric not in ("rmse", "bias", "nmae1r"):
             ax.set_ylim(None if floor is None else floor - 0.03, 1.03)
     figure.supylabel(f"{METRIC_LABELS[metric]} ({scale})", fontsize=8)
-    handles = [
-        mpl.lines.Line2D([], [], color=COLOURS[i % 7], marker=MARKERS[i % 7], ls="", ms=4, label=m)
-        for i, m in enumerate(methods)
-    ]
+    handles = [mpl.lines.Line2D([], [], color=COLOURS[i % 7], marker=MARKERS[i % 7], ls="", ms=4, label=m) for i, m in enumerate(methods)]
     if len(methods) > 1:
         _legend(figure, handles, methods)
     return figure
@@ -249,16 +239,7 @@ def _draw_pairs(ax: Axes, panel: pd.DataFrame, floor: float | None) -> None:
     )
     for i, method in enumerate(panel):
         below = np.zeros(len(panel), bool) if floor is None else (panel[method] < floor).values
-        ax.plot(
-            x[~below, i],
-            drawn[method][~below],
-            MARKERS[i % 7],
-            color=COLOURS[i % 7],
-            ms=2.5,
-            alpha=0.7,
-            mew=0,
-            zorder=2,
-        )
+        ax.plot(x[~below, i], drawn[method][~below], MARKERS[i % 7], color=COLOURS[i % 7], ms=2.5, alpha=0.7, mew=0, zorder=2)
         if below.any():
             ax.plot(x[below, i], drawn[method][below], "v", color=COLOURS[i % 7], ms=4, mew=0, clip_on=False, zorder=4)
             ax.annotate(
@@ -280,15 +261,8 @@ def _coastline() -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3a
 @_styled
-def score_map(
-    scores: pd.DataFrame,
-    sites: pd.DataFrame | xr.Dataset,
-    target: str | Sequence[str],
-    metric: str = "nse",
-    scale: str = "daily",
-    method: str | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
+def score_map(scores: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, target: str | Sequence[str], metric: str = "nse", scale: str = "daily",
+              method: str | None = None, limits: tuple[float, float] | None = None) -> Figure:
     """Sites on the map, coloured by a metric, a panel per target; sites without a defined score are open circles.
 
     sites: a cube, or a table as `site_table` makes it. target: one, or several that share the colours. method: needed
@@ -307,9 +281,7 @@ def score_map(
     unknown = sorted(set(known.site) - set(sites.site))
     if unknown:
         raise ValueError(f"no place is known for sites {', '.join(unknown[:10])}")
-    table = scores[scores.target.isin(targets) & (scores.scale == scale)].merge(
-        sites[["site", "latitude", "longitude"]], on="site"
-    )
+    table = scores[scores.target.isin(targets) & (scores.scale == scale)].merge(sites[["site", "latitude", "longitude"]], on="site")
     table["longitude"] = (table.longitude + 180) % 360 - 180
     if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one target at a time")
@@ -376,13 +348,8 @@ def _map_limits(places: pd.DataFrame) -> tuple[tuple[float, float], tuple[float,
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #9942402b
 @_styled
-def parameters_by_type(
-    parameters: xr.Dataset,
-    table: pd.DataFrame,
-    sites: pd.DataFrame | xr.Dataset,
-    by: str = "igbp",
-    names: Sequence[str] | None = None,
-) -> Figure:
+def parameters_by_type(parameters: xr.Dataset, table: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, by: str = "igbp",
+                       names: Sequence[str] | None = None) -> Figure:
     """Parameters of all sites by plant type (or `by="koppen"`), with bounds and default.
 
     parameters: variables "process.name" with dim site. table: as `model.parameters` (lower, upper, default, unit).
@@ -445,14 +412,8 @@ def _parameter_axis(axis, row: pd.Series) -> None:
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #6dac39b1
 @_styled
-def parameter_scatter(
-    reference: xr.Dataset,
-    learned: xr.Dataset,
-    table: pd.DataFrame,
-    labels: tuple[str, str] = ("true", "learned"),
-    names: Sequence[str] | None = None,
-    sites: Sequence[str] | None = None,
-) -> Figure:
+def parameter_scatter(reference: xr.Dataset, learned: xr.Dataset, table: pd.DataFrame, labels: tuple[str, str] = ("true", "learned"),
+                      names: Sequence[str] | None = None, sites: Sequence[str] | None = None) -> Figure:
     """Learned against reference parameters, one panel each over the whole range between the bounds, with the 1:1 line.
 
     reference, learned: variables "process.name" with dim site, matched by site name. table: as `model.parameters`.
@@ -465,23 +426,13 @@ def parameter_scatter(
         row = table.loc[name]
         ends = [row.lower, row.upper]
         ax.plot(ends, ends, color="0.6", lw=0.8)
-        ax.plot(
-            reference[name].sel(site=sites),
-            learned[name].sel(site=sites),
-            "o",
-            color=COLOURS[0],
-            ms=2.5,
-            alpha=0.6,
-            mew=0,
-        )
+        ax.plot(reference[name].sel(site=sites), learned[name].sel(site=sites), "o", color=COLOURS[0], ms=2.5, alpha=0.6, mew=0)
         for axis in (ax.xaxis, ax.yaxis):
             _parameter_axis(axis, row)
         ax.set_box_aspect(1)
         ax.set_title(_parameter_title(name, row.unit), loc="left", fontsize=7)
         r = agreement.correlation[name]
-        ax.text(
-            0.04, 0.96, "r undefined" if np.isnan(r) else f"r = {r:.2f}", transform=ax.transAxes, va="top", fontsize=7
-        )
+        ax.text(0.04, 0.96, "r undefined" if np.isnan(r) else f"r = {r:.2f}", transform=ax.transAxes, va="top", fontsize=7)
     figure.supxlabel(labels[0].capitalize(), fontsize=8)
     figure.supylabel(labels[1].capitalize(), fontsize=8)
     return figure
@@ -500,10 +451,7 @@ def training_curves(losses: pd.DataFrame) -> Figure:
     biomass. Counts of sites left out of a step are not costs and are not drawn."""
     lacking = {"epoch", "split", "target", "loss"} - set(losses)
     if lacking or losses.empty:
-        raise ValueError(
-            "losses need the columns epoch, split, target and loss, and rows; missing: "
-            + (", ".join(sorted(lacking)) or "rows")
-        )
+        raise ValueError("losses need the columns epoch, split, target and loss, and rows; missing: " + (", ".join(sorted(lacking)) or "rows"))
     losses = losses[~losses.target.isin(_COUNTS) & losses.split.isin(_SPLITS)]
     order = ["total", *TARGETS.index]
     targets = sorted(losses.target.unique(), key=lambda t: order.index(t) if t in order else len(order))
@@ -581,15 +529,8 @@ def coverage_of_intervals(coverage: pd.DataFrame, scale: str = "daily") -> Figur
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #5c1f7a0d
 @_styled
-def skill_by_distance(
-    scores: pd.DataFrame,
-    distance: pd.DataFrame,
-    metric: str = "nse",
-    scale: str = "daily",
-    method: str | None = None,
-    targets: Sequence[str] | None = None,
-    floor: float | None = -1.0,
-) -> Figure:
+def skill_by_distance(scores: pd.DataFrame, distance: pd.DataFrame, metric: str = "nse", scale: str = "daily", method: str | None = None,
+                      targets: Sequence[str] | None = None, floor: float | None = -1.0) -> Figure:
     """A metric of each site against the distance of its features from the training sites, a panel per target.
 
     scores: as `evaluate` returns it. distance: columns site and distance. method: needed where scores hold several.

@@ -263,15 +263,8 @@ def _score_static(simulated: xr.DataArray, observed: xr.DataArray, target: str) 
     return table.assign(n=y.count("point").values, unit=TARGETS.loc[target, "unit"])
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccd
-def evaluate(
-    run: xr.Dataset,
-    cube: xr.Dataset,
-    targets: Sequence[str] | None = None,
-    scales: Iterable[str] = tuple(SCALES.index),
-    sites: Sequence[str] | None = None,
-    partial: bool = False,
-    out_of_range: str = OUT_OF_RANGE,
-) -> pd.DataFrame:
+def evaluate(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
+             sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.
 
     Parameters
@@ -361,9 +354,7 @@ def example_pair(n_sites: int = 12, years: int = 6, seed: int = 0, skill: float 
     weather = np.repeat(rng.normal(0, 0.2, (n_sites, time.size // 5)), 5, axis=1) * shape
     wrong, noise = rng.normal(0, 0.5, (n_sites, 1)), rng.normal(0, 0.15, (2, n_sites, time.size)) * amplitude
     true_gpp = shape + weather
-    gpp = (shape * np.exp((1 - skill) * wrong) + skill * weather) * (
-        1 + (1 - skill) * 0.3 * np.sin(day - wrong)
-    ) + 0.3 * noise[0]
+    gpp = (shape * np.exp((1 - skill) * wrong) + skill * weather) * (1 + (1 - skill) * 0.3 * np.sin(day - wrong)) + 0.3 * noise[0]
 
     def outputs(gpp: np.ndarray) -> dict[str, np.ndarray]:
         reco = 0.6 * gpp + 0.4 * amplitude
@@ -380,13 +371,7 @@ def example_pair(n_sites: int = 12, years: int = 6, seed: int = 0, skill: float 
     dims, coords = ("site", "time"), {"time": time, **site_coords}
     run = xr.Dataset({k: (dims, v) for k, v in outputs(gpp).items()}, coords)
     truth = xr.Dataset({k: (dims, v) for k, v in outputs(true_gpp + noise[1]).items()}, coords)
-    obs = xr.Dataset(
-        {
-            t: truth[TARGETS.loc[t, "output"]].where(rng.random((n_sites, time.size)) > 0.2)
-            for t in TARGETS.index
-            if t != "agb"
-        }
-    )
+    obs = xr.Dataset({ t: truth[TARGETS.loc[t, "output"]].where(rng.random((n_sites, time.size)) > 0.2) for t in TARGETS.index if t != "agb" })
     return run, obs.assign(agb=truth.aboveground_biomass.mean("time") * rng.lognormal(0, 0.2, n_sites))
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #d463ea49
@@ -515,13 +500,8 @@ def parameter_agreement(
     }, index=pd.Index(names, name="parameter"))
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #3455e19d
-def seasons(
-    runs: Mapping[str, xr.Dataset] | xr.Dataset,
-    cube: xr.Dataset,
-    targets: Sequence[str] | None = None,
-    sites: Sequence[str] | None = None,
-    out_of_range: str = OUT_OF_RANGE,
-) -> pd.DataFrame:
+def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, sites: Sequence[str] | None = None,
+            out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Mean seasonal cycle of observations and of each run in steps of 5 days, over the observed days only.
 
     runs: method -> output of `simulate`, or one such output. sites: by default six spread over the run's sites. out_of_range: as in `evaluate`.
@@ -544,20 +524,13 @@ def seasons(
     for target in [t for t in obs.data_vars if "time" in obs[t].dims and obs[t].notnull().any()]:
         output = TARGETS.loc[target, "output"]
         known = obs[target].notnull()
-        series = {"observed": obs[target]} | {
-            name: run[output].sel(site=sites).reindex(time=dates).where(known) for name, run in runs.items()
-        }
+        series = {"observed": obs[target]} | {name: run[output].sel(site=sites).reindex(time=dates).where(known) for name, run in runs.items()}
         for name, values in series.items():
             frame = pd.DataFrame(values.transpose("time", "site").values, columns=sites).groupby(step)
             count, mean = frame.count(), frame.mean()
             parts = {"mean": mean, "q25": frame.quantile(0.25), "q75": frame.quantile(0.75)}
-            parts = {
-                k: v.where(count >= 3).rename_axis(index="step", columns="site").stack(future_stack=True)
-                for k, v in parts.items()
-            }
-            tables.append(
-                pd.DataFrame(parts).reset_index().assign(target=target, series=name, unit=TARGETS.loc[target, "unit"])
-            )
+            parts = {k: v.where(count >= 3).rename_axis(index="step", columns="site").stack(future_stack=True) for k, v in parts.items()}
+            tables.append(pd.DataFrame(parts).reset_index().assign(target=target, series=name, unit=TARGETS.loc[target, "unit"]))
     if not tables:
         raise ValueError(f"no observation of {targets or 'any target'} at sites {', '.join(sites)}")
     table = pd.concat(tables, ignore_index=True)
