@@ -291,7 +291,7 @@ def _table_units(ds: xr.Dataset) -> xr.Dataset:
             change[name] = convert(array, unit)
     return ds.assign(change) if change else ds
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #canonunitsa
 def check_units(ds: xr.Dataset, names: Sequence[str]) -> None:
     "ValueError naming the first of the variables `names` that the table knows and that has no unit."
     for name in VARIABLES.index.intersection([n for n in names if n in ds]):

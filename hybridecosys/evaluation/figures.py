@@ -441,7 +441,7 @@ def parameter_scatter(reference: xr.Dataset, learned: xr.Dataset, table: pd.Data
 _COUNTS = ("dropped_sites", "exploded_sites")
 _SPLITS = ("train", "valid", "validation")  # others say which sites were left out
 
-
+# %% ../../nbs/05_evaluation/02_figures.ipynb #3786433fa
 @_styled
 def training_curves(losses: pd.DataFrame) -> Figure:
     """Cost per epoch and split, one panel per target; the epoch of the lowest validation cost is marked.

@@ -251,7 +251,7 @@ def _score_series(simulated: Mapping[str, xr.DataArray], observed: Mapping[str, 
         table[metric.__name__] = values
     return table.assign(nmae1r=np.nan, n=n.values, unit=unit.map(_per_year) if scale == "annual" else unit)
 
-
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #a0fe4de4a
 def _score_static(simulated: xr.DataArray, observed: xr.DataArray, target: str) -> pd.DataFrame:
     "One row per site: a target known once per site against the mean of the run's days."
     m, y = (a.expand_dims(point=1) for a in paired(simulated.mean("time"), observed))
@@ -371,7 +371,7 @@ def example_pair(n_sites: int = 12, years: int = 6, seed: int = 0, skill: float 
     dims, coords = ("site", "time"), {"time": time, **site_coords}
     run = xr.Dataset({k: (dims, v) for k, v in outputs(gpp).items()}, coords)
     truth = xr.Dataset({k: (dims, v) for k, v in outputs(true_gpp + noise[1]).items()}, coords)
-    obs = xr.Dataset({ t: truth[TARGETS.loc[t, "output"]].where(rng.random((n_sites, time.size)) > 0.2) for t in TARGETS.index if t != "agb" })
+    obs = xr.Dataset({t: truth[TARGETS.loc[t, "output"]].where(rng.random((n_sites, time.size)) > 0.2) for t in TARGETS.index if t != "agb"})
     return run, obs.assign(agb=truth.aboveground_biomass.mean("time") * rng.lognormal(0, 0.2, n_sites))
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #d463ea49

@@ -370,7 +370,7 @@ def _apart(run: RunFiles) -> RunFiles:
     sites = None if run.sites is None else pd.concat([run.sites, run.sites.merge(pairs, on="site").drop(columns="site").rename(columns={"name": "site"})])
     return replace(run, scores=run.scores.assign(place=run.scores.site, site=names), sites=sites, distance=None)
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c016aa
 def write_report(run_dir: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write a self-contained HTML page about a run, from the files of its directory (of `train`, `crossval`, `calibrate` or `evaluate`); returns its path.
 

@@ -21,7 +21,7 @@ from ..processes.turnover import VEGETATION_RATES
 # %% ../../nbs/03_model/03_inputs.ipynb #1273327e
 YEAR = 365
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #1273327ex
 def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """First day and number of days of each site's record in `forcing` (dims site, time).
 
@@ -156,7 +156,7 @@ def take_sites(tree, sites):
     taken = jax.tree.map(lambda x: x[..., sites], tree)
     return replace(taken, n_site=len(sites), shape=(*tree.shape[:2], len(sites))) if isinstance(tree, Inputs) else taken
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cax
 def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed: bool = True, spinup: bool = True,
                 record: tuple[np.ndarray, np.ndarray] | None = None, least: int = 0) -> Inputs:
     """Pack a forcing Dataset (names and units of the specification, dims site and time, NaN outside the records).

@@ -54,7 +54,7 @@ LEAST = {"gpp": 0.5, "eco_respiration": 0.5, "evapotranspiration": 0.2, "transpi
 OBSERVED = ("gpp", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
 "Outputs that are observed, where the model gives them."
 
-
+# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ex
 def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int = 0) -> xr.Dataset:
     """Noisy observations with gaps of a run, with FLUXNET names and units.
 
