@@ -259,17 +259,9 @@ def _coastline() -> pd.DataFrame:
     "Rings of the land's outline: columns ring, longitude, latitude."
     return pd.read_csv(Path(__file__).with_name("coastline.csv"))
 
-# %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3a
-@_styled
-def score_map(scores: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, target: str | Sequence[str], metric: str = "nse", scale: str = "daily",
-              method: str | None = None, limits: tuple[float, float] | None = None) -> Figure:
-    """Sites on the map, coloured by a metric, a panel per target; sites without a defined score are open circles.
-
-    sites: a cube, or a table as `site_table` makes it. target: one, or several that share the colours. method: needed
-    where scores hold several. limits: ends of the colour scale, by default 0..1 for skills (lower ones take the lowest
-    colour), else the whole range (around 0 for bias)."""
-    sites = site_table(sites) if isinstance(sites, xr.Dataset) else sites
-    targets = [target] if isinstance(target, str) else list(target)
+# %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3w
+def _placed_scores(scores: pd.DataFrame, sites: pd.DataFrame, targets: Sequence[str], metric: str, scale: str, method: str | None) -> pd.DataFrame:
+    "Scores of one method and scale with latitude and longitude (-180 to 180); `ValueError` where a place, a method or a common unit is lacking."
     lacking = {"site", "latitude", "longitude"} - set(sites)
     if lacking:
         raise ValueError(f"the table of sites has no column {', '.join(sorted(lacking))}")
@@ -285,6 +277,19 @@ def score_map(scores: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, target: st
     table["longitude"] = (table.longitude + 180) % 360 - 180
     if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one target at a time")
+    return table
+
+# %% ../../nbs/05_evaluation/02_figures.ipynb #6347f1b3a
+@_styled
+def score_map(scores: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, target: str | Sequence[str], metric: str = "nse", scale: str = "daily",
+              method: str | None = None, limits: tuple[float, float] | None = None) -> Figure:
+    """Sites on the map, coloured by a metric, a panel per target; sites without a defined score are open circles.
+
+    sites: a cube, or a table as `site_table` makes it. target: one, or several that share the colours. method: needed
+    where scores hold several. limits: ends of the colour scale, by default 0..1 for skills (lower ones take the lowest
+    colour), else the whole range (around 0 for bias)."""
+    targets = [target] if isinstance(target, str) else list(target)
+    table = _placed_scores(scores, site_table(sites) if isinstance(sites, xr.Dataset) else sites, targets, metric, scale, method)
     if limits is None:
         spread = np.abs(table[metric]).max()
         limits = {"bias": (-spread, spread), "rmse": (0, spread), "nmae1r": (0, spread)}.get(metric, (0.0, 1.0))

@@ -262,54 +262,47 @@ def _score_static(simulated: xr.DataArray, observed: xr.DataArray, target: str) 
         table[metric.__name__] = metric(m, y, "point").values
     return table.assign(n=y.count("point").values, unit=TARGETS.loc[target, "unit"])
 
+# %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccdw
+def _both(run: xr.Dataset, obs: xr.Dataset, targets: Sequence[str] | None) -> tuple[xr.Dataset, xr.Dataset, list[str]]:
+    "The outputs of a run that observations of the same sites ask for, these, and the targets that are observed; `ValueError` where one of the two is lacking."
+    observed = [t for t in obs.data_vars if obs[t].notnull().any()]
+    empty = [t for t in targets or () if t not in observed]
+    if empty or not observed:
+        what = ", ".join(empty) if empty else "any target"
+        raise ValueError(f"no site has an observation of {what} (looked at {obs.sizes['site']} sites)")
+    lacking = {t: TARGETS.loc[t, "output"] for t in observed if TARGETS.loc[t, "output"] not in run}
+    if lacking:
+        raise ValueError(f"the run lacks outputs needed by targets {lacking}: simulate them, or choose targets")
+    return run[list(dict.fromkeys(TARGETS.loc[observed, "output"]))].sel(site=obs.site.values), obs, observed
+
+
+def _on_days(run: xr.Dataset, obs: xr.Dataset) -> xr.Dataset:
+    "The run on the days of the observations."
+    if "time" not in obs.indexes or run.indexes["time"].equals(obs.indexes["time"]):
+        return run
+    if not run.indexes["time"].intersection(obs.indexes["time"]).size:
+        raise ValueError("the run and the cube have no day in common")
+    return run.reindex(time=obs.indexes["time"])
+
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccd
 def evaluate(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
              sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.
 
-    Parameters
-    ----------
-    run: model output with dims (site, time), as `simulate` returns it.
-    cube: a cube with FLUXNET names, or the observations taken from one; aligned with the run by site name and date.
-    targets: names of `TARGETS`; by default all that have an observation at these sites.
-    scales: names of `SCALES`; a target known once per site (agb) is scored once, at scale "record",
-        against the mean of the run.
-    sites: names; by default all sites of the run, so a run of held-out sites can be compared with the whole cube.
-    partial: leave out, with a warning, observed days before or after a site's simulated record.
-    out_of_range: what becomes of observations outside their bounds (see `validate_cube`).
+    run: model output with dims (site, time), as `simulate` returns it. cube: a cube with FLUXNET names, or the observations taken from one; aligned with the run by site name and date.
+    targets: names of `TARGETS`; by default all that have an observation at these sites. scales: names of `SCALES`; a target known once per site (agb) is scored once, at scale "record",
+    against the mean of the run. sites: names; by default all sites of the run, so a run of held-out sites can be compared with the whole cube. partial: leave out, with a warning, observed
+    days before or after a site's simulated record. out_of_range: what becomes of observations outside their bounds (see `validate_cube`).
 
-    Returns
-    -------
-    One row per site, target and scale with at least one point: columns site, target, scale, nse, nnse, kge, rmse, bias,
-    correlation, nmae1r, n (points compared), unit (of rmse and bias). A score with too few points (`SCALES`) is NaN.
-
-    Raises
-    ------
-    ValueError naming the culprit: an unknown target, scale or site; a target without any observation at these sites;
-    a run without the output a target needs; an observed day without a finite simulated value.
+    Returns one row per site, target and scale with at least one point: columns site, target, scale, nse, nnse, kge, rmse, bias, correlation, nmae1r, n (points compared), unit (of rmse and
+    bias). A score with too few points (`SCALES`) is NaN. Raises `ValueError` naming the culprit: an unknown target, scale or site; a target without any observation at these sites; a run
+    without the output a target needs; an observed day without a finite simulated value.
     """
-    scales = check_scales(scales)
-    if isinstance(targets, str):
-        targets = [targets]
-    run = canonical_labels(run)
+    scales, targets, run = check_scales(scales), [targets] if isinstance(targets, str) else targets, canonical_labels(run)
     obs = _observations(cube, targets, run, out_of_range)
     sites = _select_sites(run, obs, sites)
-    obs = obs.sel(site=sites)
-    observed = [t for t in obs.data_vars if obs[t].notnull().any()]
-    empty = [t for t in targets or () if t not in observed]
-    if empty or not observed:
-        what = ", ".join(empty) if empty else "any target"
-        raise ValueError(f"no site has an observation of {what} (looked at {len(sites)} sites)")
-    lacking = {t: TARGETS.loc[t, "output"] for t in observed if TARGETS.loc[t, "output"] not in run}
-    if lacking:
-        raise ValueError(f"the run lacks outputs needed by targets {lacking}: simulate them, or choose targets")
-    run = run[list(dict.fromkeys(TARGETS.loc[observed, "output"]))].sel(site=sites)
-    if "time" in obs.indexes and not run.indexes["time"].equals(obs.indexes["time"]):
-        if not run.indexes["time"].intersection(obs.indexes["time"]).size:
-            raise ValueError("the run and the cube have no day in common")
-        daily = run.reindex(time=obs.indexes["time"])
-    else:
-        daily = run
+    run, obs, observed = _both(run, obs.sel(site=sites), targets)
+    daily = _on_days(run, obs)
     tables, simulated, seen = [], {}, {}
     for target in observed:
         output = TARGETS.loc[target, "output"]
@@ -368,9 +361,8 @@ def example_pair(n_sites: int = 12, years: int = 6, seed: int = 0, skill: float 
             aboveground_biomass=3000 * amplitude + 10 * gpp,
         )
 
-    dims, coords = ("site", "time"), {"time": time, **site_coords}
-    run = xr.Dataset({k: (dims, v) for k, v in outputs(gpp).items()}, coords)
-    truth = xr.Dataset({k: (dims, v) for k, v in outputs(true_gpp + noise[1]).items()}, coords)
+    coords = {"time": time, **site_coords}
+    run, truth = (xr.Dataset({k: (("site", "time"), v) for k, v in outputs(x).items()}, coords) for x in (gpp, true_gpp + noise[1]))
     obs = xr.Dataset({t: truth[TARGETS.loc[t, "output"]].where(rng.random((n_sites, time.size)) > 0.2) for t in TARGETS.index if t != "agb"})
     return run, obs.assign(agb=truth.aboveground_biomass.mean("time") * rng.lognormal(0, 0.2, n_sites))
 
