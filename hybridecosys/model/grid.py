@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LANES', 'ATTRIBUTES_OF_A_CELL', 'TILES', 'COORDINATES', 'cells_to_sites', 'sites_to_cells', 'cell_dims', 'beside',
            'plain_dates', 'cell_names', 'tiles', 'tile_shape', 'Job', 'daily_series', 'check_grid', 'land_cells',
-           'grid_parameters', 'run_tile', 'simulate_cells', 'create_store', 'finished_tiles', 'simulate_grid',
-           'run_tasks']
+           'grid_parameters', 'run_tile', 'simulate_cells', 'create_store', 'finished_tiles', 'check_run_of_grid',
+           'simulate_grid', 'run_tasks']
 
 # %% ../../nbs/03_model/09_grid.ipynb #f1cf0b6f
 import hashlib
@@ -403,6 +403,16 @@ def _identity(job: Job, forcing: xr.Dataset, tile, parameters, land) -> dict:
             "coordinates": _digest({d: forcing[d].values for d in ("time", *job.cells)}), "tile": [*tile], "spinup": job.spinup,
             "outputs": [*job.outputs], "dtype": job.dtype}
 
+# %% ../../nbs/03_model/09_grid.ipynb #430867cw
+def check_run_of_grid(forcing: xr.Dataset, spinup: str, dtype: str) -> None:
+    """Raise `ValueError` for a spin-up or a dtype that there is not, and for a forcing too short to spin up with."""
+    if spinup not in SPINUPS:
+        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    if spinup != "none" and forcing.sizes["time"] < YEAR:
+        raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
+
 # %% ../../nbs/03_model/09_grid.ipynb #430867cf
 def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, parameters: Mapping | xr.Dataset | None = None, *,
                   mask: xr.DataArray | None = None, spinup: str = "reference", outputs: Sequence[str] | None = None, dtype: str = "float32",
@@ -419,15 +429,10 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     Raises `FileExistsError` where the store exists, or another process is at work on it, `FileNotFoundError` where there is none to resume, `ValueError` where it is of another run;
     `KeyError` and `ValueError` for unusable names and values, before any work where it needs no weather, else with cell, variable and date.
     """
-    if spinup not in SPINUPS:
-        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     forcing = plain_dates(forcing)
     store, cells = as_path(store), cell_dims(forcing)
     check_grid(forcing, cells, model)
-    if spinup != "none" and forcing.sizes["time"] < YEAR:
-        raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
+    check_run_of_grid(forcing, spinup, dtype)
     forcing = forcing[[n for n in (*daily_series(model), *ATTRIBUTES_OF_A_CELL) if n in forcing]]
     forcing = forcing.assign(forcing[[*ATTRIBUTES_OF_A_CELL]].load())
     land = land_cells(forcing, cells, mask)
