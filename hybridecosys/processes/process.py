@@ -161,14 +161,7 @@ class Approach:
 
     def __reduce__(self):
         """Pickled by name where the function's name leads here, so that another process has one and the same approach; else by value."""
-        module, name = self.function.__module__, self.name
-        there = None if module == "__main__" else getattr(sys.modules.get(module), name, None)
-        values = {f.name: dict(v) if isinstance(v, Mapping) else v for f in fields(self) for v in (getattr(self, f.name),)}
-        if there is self:
-            return _named_approach, (module, name)
-        if isinstance(there, Approach) and there.function is self.function:  # the same function with other parameters
-            return _changed_approach, (module, name, {k: v for k, v in values.items() if k != "function"})
-        return _approach, tuple(values.values())
+        return _pickled(self)
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
@@ -183,6 +176,17 @@ class Approach:
         return {self.returns[0]: out} if len(self.returns) == 1 else dict(zip(self.returns, out, strict=True))
 
 # %% ../../nbs/02_processes/01_process.ipynb #c1688e01a
+def _pickled(a: Approach) -> tuple:
+    module, name = a.function.__module__, a.name
+    there = None if module == "__main__" else getattr(sys.modules.get(module), name, None)
+    values = {f.name: dict(v) if isinstance(v, Mapping) else v for f in fields(a) for v in (getattr(a, f.name),)}
+    if there is a:
+        return _named_approach, (module, name)
+    if isinstance(there, Approach) and there.function is a.function:  # the same function with other parameters
+        return _changed_approach, (module, name, {k: v for k, v in values.items() if k != "function"})
+    return _approach, tuple(values.values())
+
+
 def _named_approach(module: str, name: str) -> Approach:
     return getattr(import_module(module), name)
 
