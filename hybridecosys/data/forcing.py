@@ -16,7 +16,7 @@ import xarray as xr
 
 from .attributes import cover_fractions, plant_form, soil_texture
 from .choices import ON_GAP, OUT_OF_RANGE, OnGap, check_choice
-from .cube import VARIABLES, _span, check_bounds, drop_leap_days, keep_notes, validate_cube
+from .cube import VARIABLES, span_of, check_bounds, drop_leap_days, keep_notes, validate_cube
 from hybridecosys.data.derived import (
     CO2_SOURCE,
     daytime_temperature,
@@ -83,7 +83,7 @@ def _complete_site(site: str, inputs: dict[str, np.ndarray], time: pd.DatetimeIn
     for name, values in inputs.items():
         filled[name], _, left = fill_short_gaps(values[start:stop], max_gap)
         problems += [
-            f"{name} at site {site}, {b - a + 1} days, {_span(time[start + a : start + b + 1])}" for a, b in left
+            f"{name} at site {site}, {b - a + 1} days, {span_of(time[start + a : start + b + 1])}" for a, b in left
         ]
     complete = ~np.isnan(np.stack(list(filled.values()))).any(0)
     first, last = _longest(complete)
