@@ -181,7 +181,7 @@ class PlainModel(Predictor):
         return xr.Dataset(variables, {"site": forcing.site, "time": forcing.time, **kept}, {"model": repr(self)})
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #seqstepcell
-def sequence_step(model: "SequenceModel", graph, optimizer, options: TrainingOptions):
+def sequence_step(model: PlainModel, graph, optimizer, options: TrainingOptions):
     """A step of training for `train_epochs`: weights, state of the optimiser, rest of the network, a batch and a key -> the new ones, costs, and which windows counted."""
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
 
@@ -201,7 +201,7 @@ def sequence_step(model: "SequenceModel", graph, optimizer, options: TrainingOpt
     return step
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #seqtraincell
-def train_sequence(model: "SequenceModel", batches: WindowBatches, held: Held | None, schedule: Schedule) -> None:
+def train_sequence(model: PlainModel, batches: WindowBatches, held: Held | None, schedule: Schedule) -> None:
     """Train the network of a model in place, and give it its losses. held: validation sites, or None."""
     options = schedule.options
     graph, weights, rest = nnx.split(model.network, nnx.Param, ...)
