@@ -69,7 +69,7 @@ class Kept:
 
     def _require_ready(self) -> None:
         if not self.ready:
-            raise RuntimeError(f"not trained yet: call fit, or load {self.kind}")
+            raise RuntimeError(f"this model has not been trained: call fit, or load {self.kind}")
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorwt
 def save_weights(path: Path, network: nnx.Module) -> None:
