@@ -7,9 +7,9 @@ __all__ = ['LANES', 'run_records', 'record_costs', 'scaling', 'in_time', 'Held',
            'SequenceModel']
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #40b02f7c
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -180,16 +180,23 @@ class PlainModel(Predictor):
         kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
         return xr.Dataset(variables, {"site": forcing.site, "time": forcing.time, **kept}, {"model": repr(self)})
 
-# %% ../../nbs/04_learning/07_sequence.ipynb #seqstepcell
-def sequence_step(model: PlainModel, graph, optimizer, options: TrainingOptions):
-    """A step of training for `train_epochs`: weights, state of the optimiser, rest of the network, a batch and a key -> the new ones, costs, and which windows counted."""
-    importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
-
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqstep02
+@lru_cache(maxsize=16)
+def _update_program(optimizer) -> Callable:
+    """The new weights and optimizer state, and whether the gradient is finite, compiled."""
     @jax.jit
     def update(weights, opt_state, gradient):
         good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
         change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
         return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
+
+    return update
+
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqstepcell
+def sequence_step(model: PlainModel, graph, optimizer, options: TrainingOptions):
+    """A step of training for `train_epochs`: weights, state of the optimiser, rest of the network, a batch and a key -> the new ones, costs, and which windows counted."""
+    importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
+    update = _update_program(optimizer)
 
     def step(weights, opt_state, rest, b, key):
         (weights, opt_state), key = _first((weights, opt_state)), key[0]
