@@ -30,7 +30,7 @@ def gauss_newton(fit: Calibration, cube: xr.Dataset, parameters: xr.Dataset | No
     Variables cost (site, target) and matrix (site, target, parameter, parameter_2); NaN where a site has no data of the target.
     """
     problem = fit.problem(cube)
-    sites, n = problem.pool.sites, len(problem.learned)
+    sites, n = problem.data.sites, len(problem.learned)
     x = in_ranges(fit.parameters if parameters is None else parameters, problem.model, problem.learned, sites)
     part = part_size(len(sites), problem.options.lanes // n)
     costs, _, matrices = problem.normal_equations(x, np.arange(len(sites)), part, least=1.0)
@@ -134,7 +134,7 @@ def profiles(fit: Calibration, cube: xr.Dataset, parameters: Sequence[str] | Non
     names = list(problem.learned) if parameters is None else list(parameters)
     if unknown := [n for n in names if n not in problem.learned]:
         raise KeyError(f"parameter {unknown[0]!r} was not calibrated{did_you_mean(unknown[0], problem.learned)}")
-    sites = problem.pool.sites
+    sites = problem.data.sites
     at = np.linspace(0, 1, points)
     x = np.tile(in_ranges(fit.parameters, problem.model, problem.learned, sites), (len(names), points, 1, 1))
     for i, name in enumerate(names):
@@ -173,7 +173,7 @@ def acceptance(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset) -> xr.Da
     learned: variables "process.name" with dim site, as `HybridModel.predict_parameters` returns them; parameters it lacks are left out.
     """
     problem = fit.problem(cube)
-    sites = problem.pool.sites
+    sites = problem.data.sites
     names = [n for n in problem.learned if n in learned]
     if not names:
         raise ValueError("the two sets have no parameter in common")
