@@ -123,7 +123,7 @@ _MONTH_DAYS = xr.DataArray(
 )
 
 
-def _scale_points(x: xr.DataArray, scale: str, per_day: bool) -> xr.DataArray:
+def _scale_points(x: xr.DataArray, scale: str, per_day: bool | xr.DataArray) -> xr.DataArray:
     "The points of one scale (see `SCALES`) from paired daily values (site, time)."
     if scale == "daily":
         return x
@@ -134,17 +134,17 @@ def _scale_points(x: xr.DataArray, scale: str, per_day: bool) -> xr.DataArray:
         return months.mean("year")
     if scale == "annual":
         total = (months * _MONTH_DAYS).sum("month", skipna=False)
-        return total if per_day else total / _MONTH_DAYS.sum()
+        return xr.where(per_day, total, total / _MONTH_DAYS.sum())
     anomaly = (months - months.mean("year")).where(months.count("year") >= 3)
     return anomaly if scale == "anomaly" else anomaly.mean("month").where(anomaly.count("month") >= 9)
 
 
 def at_scale(
-    simulated: xr.DataArray, observed: xr.DataArray, scale: str, per_day: bool = True
+    simulated: xr.DataArray, observed: xr.DataArray, scale: str, per_day: bool | xr.DataArray = True
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Simulated and observed points at one of `SCALES`, from daily arrays (site, time) on the same axis.
 
-    per_day: whether the unit is per day, so that a year is a sum; else a year is a mean."""
+    per_day: whether the unit is per day, so that a year is a sum; else a year is a mean. For all sites, or for each."""
     check_scales([scale])
     m, y = paired(simulated, observed)
     return _scale_points(m, scale, per_day), _scale_points(y, scale, per_day)
@@ -227,21 +227,29 @@ def _per_year(unit: str) -> str:
     return unit.replace("d-1", "yr-1")
 
 
-def _score_series(simulated: xr.DataArray, observed: xr.DataArray, target: str, scale: str) -> pd.DataFrame:
-    "One row per site with any point: metrics of a daily target at one scale."
-    unit = TARGETS.loc[target, "unit"]
-    m, y = at_scale(simulated, observed, scale, per_day="d-1" in unit)
-    dims = [d for d in y.dims if d != "site"]
+def _below(series: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    "Daily values of several targets, name -> (site, time), below each other, (row, time)."
+    values = np.concatenate([x.values for x in series.values()])
+    return xr.DataArray(values, dims=("row", "time"), coords={"time": next(iter(series.values())).time})
+
+
+def _score_series(simulated: Mapping[str, xr.DataArray], observed: Mapping[str, xr.DataArray], scale: str) -> pd.DataFrame:
+    "One row per target and site: metrics at one scale of daily targets, name -> (site, time)."
+    targets, sites = list(observed), next(iter(observed.values())).site.values
+    table = pd.DataFrame({"site": np.tile(sites, len(targets)), "target": np.repeat(targets, sites.size), "scale": scale})
+    unit = table.target.map(TARGETS.unit)
+    per_day = xr.DataArray(unit.str.contains("d-1").to_numpy(), dims="row")
+    m, y = at_scale(_below(simulated), _below(observed), scale, per_day)
+    dims = [d for d in y.dims if d != "row"]
     n = y.count(dims)
-    table = pd.DataFrame({"site": y.site.values, "target": target, "scale": scale})
     enough = (n >= SCALES.loc[scale, "min_points"]).values
-    use = dict(site=np.flatnonzero(enough))
+    m, y = (x.isel(row=np.flatnonzero(enough)) for x in (m, y))
     for metric in (nse, nnse, kge, rmse, bias, correlation):
         values = np.full(n.size, np.nan)
         if enough.any() and not (scale in _RELATIVE and metric in (kge, bias)):
-            values[enough] = metric(m.isel(use), y.isel(use), dims).values
+            values[enough] = metric(m, y, dims).values
         table[metric.__name__] = values
-    return table.assign(nmae1r=np.nan, n=n.values, unit=_per_year(unit) if scale == "annual" else unit)
+    return table.assign(nmae1r=np.nan, n=n.values, unit=unit.map(_per_year) if scale == "annual" else unit)
 
 
 def _score_static(simulated: xr.DataArray, observed: xr.DataArray, target: str) -> pd.DataFrame:
@@ -309,7 +317,7 @@ def evaluate(
         daily = run.reindex(time=obs.indexes["time"])
     else:
         daily = run
-    tables = []
+    tables, simulated, seen = [], {}, {}
     for target in observed:
         output = TARGETS.loc[target, "output"]
         if "time" not in obs[target].dims:
@@ -317,9 +325,10 @@ def evaluate(
                 raise ValueError(f"site {bad.site.values[bad][0]}: {output} has no finite value, {target} is observed")
             tables.append(_score_static(run[output], obs[target], target))
             continue
-        simulated, seen = daily[output].transpose("site", "time"), obs[target].transpose("site", "time")
-        _check_simulated(simulated, seen, target, partial)
-        tables += [_score_series(simulated, seen, target, scale) for scale in scales]
+        simulated[target], seen[target] = (x.transpose("site", "time") for x in (daily[output], obs[target]))
+        _check_simulated(simulated[target], seen[target], target, partial)
+    if seen:
+        tables += [_score_series(simulated, seen, scale) for scale in scales]
     table = pd.concat(tables, ignore_index=True)
     return table[table.n > 0].sort_values(["target", "scale", "site"], key=_in_order(sites), ignore_index=True)
 
@@ -497,21 +506,13 @@ def parameter_agreement(
     sites = _select_sites(reference, learned, sites)
     if len(sites) < 2:
         raise ValueError(f"parameters need at least two sites in common to be compared, found {len(sites)}")
-    rows = []
-    for name in names:
-        lower, upper = table.loc[name, "lower"], table.loc[name, "upper"]
-        x, y = ((d[name].sel(site=sites) - lower) / (upper - lower) for d in (reference, learned))
-        rows.append(
-            dict(
-                parameter=name,
-                correlation=float(correlation(y, x, "site")),
-                bias=float(bias(y, x, "site")),
-                rmse=float(rmse(y, x, "site")),
-                at_bound=float(((y < 0.01) | (y > 0.99)).mean()),
-                sites=int((x.notnull() & y.notnull()).sum()),
-            )
-        )
-    return pd.DataFrame(rows).set_index("parameter")
+    lower, upper = (table.loc[names, bound].to_numpy(float)[:, None] for bound in ("lower", "upper"))
+    x, y = ((d[names].sel(site=sites).to_dataarray("parameter").transpose("parameter", "site").drop_attrs() - lower) / (upper - lower) for d in (reference, learned))
+    return pd.DataFrame({
+        **{metric.__name__: metric(y, x, "site").values for metric in (correlation, bias, rmse)},
+        "at_bound": ((y < 0.01) | (y > 0.99)).mean("site").values,
+        "sites": (x.notnull() & y.notnull()).sum("site").values,
+    }, index=pd.Index(names, name="parameter"))
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #3455e19d
 def seasons(

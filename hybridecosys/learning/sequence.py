@@ -9,9 +9,9 @@ __all__ = ['CELLS', 'CHANNELS', 'LANES', 'SequenceOptions', 'SequenceNetwork', '
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #40b02f7c
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -244,6 +244,18 @@ def _piece(graph, weights, rest, memory, weather, features, scale):
     memory, y = net((weather - scale["weather"][0]) / scale["weather"][1], features, memory)
     return memory, scale["outputs"][0] + scale["outputs"][1] * y
 
+# %% ../../nbs/04_learning/07_sequence.ipynb #seqstep02
+@lru_cache(maxsize=16)
+def _update_program(optimizer) -> Callable:
+    """The new weights and optimizer state, and whether the gradient is finite, compiled."""
+    @jax.jit
+    def update(weights, opt_state, gradient):
+        good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
+        change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
+        return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
+
+    return update
+
 # %% ../../nbs/04_learning/07_sequence.ipynb #122e630f
 LANES = 16
 
@@ -409,13 +421,8 @@ class SequenceModel(PlainModel):
     def _train(self, batches, valid, epochs, options, run_dir, resume, progress) -> None:
         graph, weights, rest = nnx.split(self.network, nnx.Param, ...)
         optimizer = make_optimizer(options, epochs * len(batches))
+        update = _update_program(optimizer)
         importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
-
-        @jax.jit
-        def update(weights, opt_state, gradient):
-            good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
-            change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
-            return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
 
         def step(weights, opt_state, rest, b, key):
             (weights, opt_state), key = _first((weights, opt_state)), key[0]
