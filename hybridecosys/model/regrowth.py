@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .structure import State
-from .timeloop import Dynamics, bounded_gradient, recomputed, remembered, run_days, state_size, weather_values
+from .timeloop import Dynamics, bounded_gradient, recomputed, run_days, state_size, weather_values
 
 # %% ../../nbs/03_model/11_regrowth.ipynb #regrowth05
 OLDEST = 100
