@@ -28,6 +28,7 @@ from hybridecosys.data.derived import (
     saturation_pressure,
 )
 from .greenness import extra_forcing
+from .stand_age import stand_age as age_of_stands
 from .units import convert
 
 # %% ../../nbs/01_data/06_forcing.ipynb #5488c7ea
@@ -328,7 +329,7 @@ def with_report(forcing: xr.Dataset, interpolated: np.ndarray, derived: np.ndarr
 
 # %% ../../nbs/01_data/06_forcing.ipynb #84ff1dcea
 def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP, co2: str | float = "auto", albedo: float = 0.23, rg_tolerance: float = 1.5, greenness: bool = True,
-                    texture: str = "nearest", out_of_range: str = OUT_OF_RANGE, extra: Sequence[str] = ()) -> xr.Dataset:
+                    texture: str = "nearest", out_of_range: str = OUT_OF_RANGE, extra: Sequence[str] = (), stand_age: bool = False) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
 
     cube: dims (site, time), FLUXNET names; validated first, units are checked and converted. max_gap: longest gap (days) of an input that is interpolated linearly. on_gap: "error" for a
@@ -337,6 +338,7 @@ def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP,
     set the vegetation fraction; False for the IGBP class alone. texture: where a site's texture is outside the pedotransfer function: "nearest" usable one, or "error". out_of_range: what
     becomes of values outside the bounds of `VARIABLES`, and of radiation far above potential: "error", "missing" (a gap, as any other) or "clip" (see `validate_cube`); told by a warning and
     attrs["out_of_range"]. extra: names of further series that the model's approaches bring (`model.extra_forcing`), see `EXTRA_FORCING`; such as ("greenness",).
+    stand_age: let the spin-up clear the stands whose age is known, and grow them again (see `stand_age`).
 
     Returns a Dataset, float64. Dims (site, time) without 29 February: the variables of `FORCING` (precip, t_air, t_air_day, rg, rg_pot, rn, vpd_day, co2, disturbance), NaN outside each
     site's one complete record. Dims (site): sand, clay, tree_fraction, vegetation_fraction, plant_form, texture_is_default, texture_is_adjusted, latitude, longitude, igbp, koppen. And
@@ -360,6 +362,8 @@ def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP,
     forcing = _describe(xr.Dataset({k: v.drop_attrs() for k, v in series.items()}))
     forcing["co2"].attrs["source"] = source
     forcing = forcing.merge(_attributes(cube, greenness, texture)).merge(extra_forcing(whole, record, extra))
+    if stand_age:
+        forcing["stand_age_at_start"] = age_of_stands(whole, record)
     if interpolated.any():
         warnings.warn(f"forcing: interpolated {_tally(interpolated, INPUTS)}", stacklevel=2)
     return with_report(forcing, interpolated, np.stack([d.sum(1) for d in (t_derived, vpd_derived, rn_derived)], 1), source, cube.attrs)
