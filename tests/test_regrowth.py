@@ -7,7 +7,7 @@ import xarray as xr
 
 import hybridecosys as he
 from hybridecosys.data.observations import observations
-from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.training import site_gradients
 from hybridecosys.model.regrowth import OLDEST
@@ -46,7 +46,7 @@ def test_without_an_age_the_run_is_the_plain_one(cube, run):
 
 def test_gradients_are_finite_and_a_clearing_is_felt(cube, aged):
     model = he.wroasted().for_training()
-    pool = make_pool(aged, observations(cube, ["gpp", "nee"]), packed=False)
+    pool = make_training_data(aged, observations(cube, ["gpp", "nee"]), packed=False)
     learned = {n: np.full(4, model.parameter_table[n].default, np.float32) for n in model.learned}
     costs, slopes = jax.jit(lambda p: site_gradients(model, p, pool.inputs, pool.observed, "accelerated", {}))(learned)
     assert np.isfinite(total_cost(costs)).all() and all(np.isfinite(v).all() for v in slopes.values())
