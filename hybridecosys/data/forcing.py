@@ -27,6 +27,7 @@ from hybridecosys.data.derived import (
     saturation_pressure,
 )
 from .greenness import extra_forcing
+from .stand_age import stand_age as age_of_stands
 from .units import convert
 
 # %% ../../nbs/01_data/06_forcing.ipynb #5488c7ea
@@ -310,6 +311,7 @@ def prepare_forcing(
     texture: str = "nearest",
     out_of_range: str = OUT_OF_RANGE,
     extra: Sequence[str] = (),
+    stand_age: bool = False,
 ) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
 
@@ -325,6 +327,7 @@ def prepare_forcing(
     texture : where a site's texture is outside the pedotransfer function: "nearest" usable one, or "error".
     out_of_range : what becomes of values outside the bounds of `VARIABLES`, and of radiation far above potential: "error", "missing" (a
         gap, as any other) or "clip" (see `validate_cube`); told by a warning and attrs["out_of_range"].
+    stand_age : let the spin-up clear the stands whose age is known, and grow them again (see `stand_age`).
     extra : names of further series that the model's approaches bring (`model.extra_forcing`), see `EXTRA_FORCING`; such as ("greenness",).
 
     Returns
@@ -381,6 +384,8 @@ def prepare_forcing(
     forcing = _describe(xr.Dataset({k: v.drop_attrs() for k, v in series.items()}))
     forcing["co2"].attrs["source"] = source
     forcing = forcing.merge(_attributes(cube, greenness, texture)).merge(extra_forcing(whole, record, extra))
+    if stand_age:
+        forcing["stand_age_at_start"] = age_of_stands(whole, record)
     derived = np.stack([d.sum(1) for d in (t_derived, vpd_derived, rn_derived)], 1)
     forcing["interpolated_days"] = ("site", "input"), interpolated, {"units": "d", "long_name": "days interpolated"}
     forcing["derived_days"] = ("site", "derived"), derived, {"units": "d", "long_name": "days computed by formula"}

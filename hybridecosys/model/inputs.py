@@ -171,6 +171,9 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     attributes = site_attributes(forcing, sites)
     data = {name: forcing[name].transpose("site", "time").values for name in (*FORCING, *extra_names(forcing)) if name in forcing}
     disturbed = _disturbed(data.get("disturbance"), start, length, sites)
+    if "stand_age_at_start" in attributes:  # its spin-up kills
+        disturbed = True
+        data.setdefault("disturbance", np.zeros_like(data["t_air"]))
     if not disturbed:
         data.pop("disturbance", None)
 
@@ -250,7 +253,12 @@ def site_attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
     rates = np.array([VEGETATION_RATES[f] for f in forms])[form]
     layered = {name: tuple(v.T) if v.ndim == 2 else v for name, v in texture.items()}
     fractions = {name: forcing[name].values for name in ("tree_fraction", "vegetation_fraction")}
-    return {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
+    given = {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
+    if "stand_age_at_start" not in forcing:
+        return given
+    if ((age := forcing.stand_age_at_start.values.astype(float)) < 0).any():
+        raise ValueError(f"site {sites[int(np.argmax(age < 0))]}: stand_age_at_start is {age[age < 0][0]:g} yr; it cannot be negative (NaN: undisturbed)")
+    return given | {"stand_age_at_start": age}
 
 
 def _disturbed(values, start, length, sites) -> bool:
