@@ -27,10 +27,10 @@ help:
 run: .venv/run.stamp
 	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume,$(SYNTHETIC))
 
-# notebooks beside tests, these in two processes, a file of tests in one; the last line is pytest's count
+# notebooks beside tests, these in two processes, a file of tests in one, long ones first (tests/conftest.py); the last line is pytest's count
 test: lint
 	@$(MAKE) --no-print-directory notebooks & notebooks=$$!; \
-	$(BIN)/pytest -n 2 --dist loadfile >.unit.log 2>&1; unit=$$?; \
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder >.unit.log 2>&1; unit=$$?; \
 	wait $$notebooks; notebooks=$$?; cat .unit.log; exit $$((notebooks | unit))
 
 lint: .venv/dev.stamp

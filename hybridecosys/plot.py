@@ -18,7 +18,8 @@ from .data.cube import canonical_labels
 from .data.forcing import FORCING
 from .data.names import did_you_mean
 from .data.observations import TARGETS
-from .evaluation.figures import COLOURS, DASHES, LABELS, METRIC_LABELS, _label, _map_limits, _scores_of, _STYLE, day_lines, draw_land, season_lines, unit_label
+from .evaluation.drawing import COLOURS, DASHES, LABELS, METRIC_LABELS, STYLE, draw_land, label_of, map_limits, scores_of, season_lines, unit_label
+from .evaluation.figures import day_lines
 from .evaluation.metrics import _observations
 from .evaluation.metrics import seasons as seasonal_table
 from .evaluation.summary import describe_parameters, parameter_table
@@ -36,8 +37,8 @@ def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
         return ax
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=_STYLE["figure.dpi"])  # outside of the style: what the first figure of a notebook switches on would end with it
-    with mpl.rc_context(_STYLE):
+    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=STYLE["figure.dpi"])  # outside of the style: what the first figure of a notebook switches on would end with it
+    with mpl.rc_context(STYLE):
         return figure.subplots()
 
 
@@ -86,10 +87,10 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | None 
         if seen is None or not seen.notnull().any():
             raise ValueError(f"site {site} has no daily observation of {target} between {start or 'its first'} and {end or 'its last day'}")
     ax = _axes(ax)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         day_lines(ax, lines, seen)
         unit = next(iter(lines.values())).attrs.get("units", "")
-        ax.set(ylabel=_label(target) if target in TARGETS.index else _axis_label(target, unit))
+        ax.set(ylabel=label_of(target) if target in TARGETS.index else _axis_label(target, unit))
         ax.set_title(site, loc="left")
         if seen is not None or len(lines) > 1:
             ax.legend(ncols=len(lines) + 1, loc="upper right", markerscale=2)
@@ -113,9 +114,9 @@ def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, targe
     site = _one_site(site, runs)
     table = seasonal_table(runs, cube, target, [site])
     ax = _axes(ax, 3.6)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         season_lines(ax, {k: v.sort_values("day") for k, v in table.groupby("series")}, list(runs))
-        ax.set(ylabel=_label(target))
+        ax.set(ylabel=label_of(target))
         ax.set_title(site, loc="left")
         ax.legend()
     return ax
@@ -145,7 +146,7 @@ def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x
             label = name if varied is None else f"{varied} {choice:g}" if len(several) == 1 else f"{name}, {varied} {choice:g}"
             lines[label] = _along(one, x, grid, values if varied is None else {**values, varied: choice}, result)
     ax = _axes(ax, 3.6)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for i, (label, line) in enumerate(lines.items()):
             ax.plot(grid, line, color=COLOURS[i % 7], ls=DASHES[i % 7], label=label)
         _label_response(ax, next(iter(several.values())), x, result)
@@ -206,7 +207,7 @@ def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targe
     """
     if metric not in METRIC_LABELS:
         raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, METRIC_LABELS)}")
-    table = _scores_of(table, metric, scale, targets)
+    table = scores_of(table, metric, scale, targets)
     targets, methods = list(dict.fromkeys(table.target)), list(dict.fromkeys(table.method))
     own_unit = metric in ("rmse", "bias")
     units = set(table.unit) if own_unit and "unit" in table else {"1"}
@@ -214,7 +215,7 @@ def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targe
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one at a time, targets=[{targets[0]!r}]")
     skill, width = metric not in ("rmse", "bias", "nmae1r"), 0.8 / len(methods)
     ax = _axes(ax, 1.2 + 0.25 * len(targets) * max(2, len(methods)))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for i, method in enumerate(methods):
             drawn = [table.loc[(table.method == method) & (table.target == t), metric].to_numpy() for t in targets]
             drawn = [np.maximum(d, floor) if skill and floor is not None else d for d in drawn]
@@ -256,7 +257,7 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
     table = table.loc[list(names) if names is not None else table.index]
     y, span = np.arange(len(table)), table.upper - table.lower
     own, ax = ax is None, _axes(ax, 6.5, 0.9 + 0.21 * len(table))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         ax.plot((table.default - table.lower) / span, y, "|", color="k", ms=9, mew=1.2, label="default")
         for i, (name, one) in enumerate(sets.items()):
             share = [(np.atleast_1d(one[n].values) - table.lower[n]) / span[n] for n in table.index]
@@ -286,9 +287,9 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
     if not values.notnull().any():
         raise ValueError(f"{values.name or 'the values'}: all are missing")
     places = _places(values, where) if None in sides else None
-    (west, east), (south, north) = _map_limits(places) if places is not None else [_ends(values[side].values) for side in sides[::-1]]
+    (west, east), (south, north) = map_limits(places) if places is not None else [_ends(values[side].values) for side in sides[::-1]]
     ax = _axes(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         draw_land(ax)
         scale = dict(zip(("vmin", "vmax"), limits or ())) | {"cmap": colours}
         if None in sides:

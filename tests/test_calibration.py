@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from hybridecosys.data.observations import TARGETS
-from hybridecosys.learning import calibration
+from hybridecosys.learning import calibration, search
 from hybridecosys.learning.calibration import Calibration, calibrate
 from hybridecosys.learning.cost import output_names
 from hybridecosys.model.structure import wroasted
@@ -30,7 +30,7 @@ def fit(cube, tmp_path_factory):
 def cost_of(cube, fit, parameters):
     """What parameters cost on the days that the calibration was about, (site,)."""
     problem = fit.problem(cube)
-    return problem.costs(calibration.in_ranges(parameters, fit.model, fit.model.learned, problem.pool.sites), np.arange(4), 4)
+    return problem.costs(calibration.in_ranges(parameters, fit.model, fit.model.learned, problem.data.sites), np.arange(4), 4)
 
 
 def test_near_the_noise_and_better_than_the_defaults_everywhere(cube, fit):
@@ -158,10 +158,10 @@ def test_bad_input(cube, tmp_path):
 
 def test_short_records_are_used_whole_and_said(cube):
     short = cube.isel(time=slice(0, 500), site=[0])
-    forcing = calibration.prepare_forcing(short)
+    forcing = search.prepare_forcing(short)
     with pytest.warns(UserWarning, match=f"nothing is held out: {short.site.values[0]}"):
-        held_out = calibration.calibration_periods(forcing, 0.7)
-    mine, _, periods = calibration.calibration_years(forcing, calibration.observations(short), held_out, 0)
+        held_out = search.calibration_periods(forcing, 0.7)
+    mine, _, periods = search.calibration_years(forcing, search.observations(short), held_out, 0)
     assert periods.held_out.isna().all() and periods.end.iloc[0] == forcing.indexes["time"][-1]
     assert mine.t_air.notnull().all()
 

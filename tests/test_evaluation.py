@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hybridecosys.data.observations import TARGETS
-from hybridecosys.evaluation import figures
+from hybridecosys.evaluation import agreement, figures
 from hybridecosys.evaluation import metrics as hm
 from hybridecosys.evaluation import summary as hs
 from hybridecosys.evaluation.report import write_report
@@ -104,7 +104,7 @@ def test_annual_is_a_sum_for_a_flux_and_a_mean_otherwise():
 def test_months_need_ten_days_and_anomalies_three_years():
     x = daily(lambda t: t.day_of_year)
     x = x.where((x.time.dt.month != 3) | (x.time.dt.day <= 9)).where((x.time.dt.month != 5) | (x.time.dt.year < 2003))
-    months = hm.monthly_means(x)
+    months = agreement.monthly_means(x)
     assert months.sel(month=3).isnull().all() and months.sel(month=5).notnull().sum() == 2
     anomaly, _ = hm.at_scale(x, x, "anomaly")
     assert anomaly.sel(month=5).isnull().all() and anomaly.sel(month=6).notnull().all()
@@ -112,7 +112,7 @@ def test_months_need_ten_days_and_anomalies_three_years():
 
 def test_unsorted_days_are_refused():
     with pytest.raises(ValueError, match="sorted"):
-        hm.monthly_means(daily(lambda t: t.month).isel(time=slice(None, None, -1)))
+        agreement.monthly_means(daily(lambda t: t.month).isel(time=slice(None, None, -1)))
 
 
 # ---- evaluate ---------------------------------------------------------------------------------------------------

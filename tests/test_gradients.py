@@ -13,7 +13,7 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
-from hybridecosys.learning.batches import best_years, make_pool
+from hybridecosys.learning.batches import best_years, make_training_data
 from hybridecosys.learning.training import simulate_costs, site_gradients
 from hybridecosys.model.inputs import records, take_sites
 from hybridecosys.model.spinup import SPINUPS
@@ -52,14 +52,14 @@ def drawn(sites: int, rng: np.random.Generator, sets: int = 1) -> dict[str, np.n
 
 @pytest.fixture(scope="module")
 def pools():
-    made = {"made up": make_pool(*two_years(he.synthetic_cube(n_sites=32, years=2, seed=0)), packed=False)}
+    made = {"made up": make_training_data(*two_years(he.synthetic_cube(n_sites=32, years=2, seed=0)), packed=False)}
     if REAL.exists():
         cube = he.open_cube(REAL)
         names = [str(s) for s in cube.site.values]
         others = [s for s in names[::3] if s not in SANDY]
         forcing, seen = two_years(cube, [*SANDY, *others])
         kept = forcing.site.values[:LANES]
-        made["real"] = make_pool(forcing.sel(site=kept), seen.sel(site=kept), packed=False)
+        made["real"] = make_training_data(forcing.sel(site=kept), seen.sel(site=kept), packed=False)
     return made
 
 

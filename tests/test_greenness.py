@@ -11,7 +11,7 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.greenness import EXTRA_FORCING, ExtraForcing, greenness
 from hybridecosys.data.observations import observations
-from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.training import site_gradients
 from hybridecosys.model.inputs import make_inputs
 
@@ -20,7 +20,7 @@ MODEL = he.wroasted(greenness="observed")
 
 @pytest.fixture(scope="module")
 def cube():
-    return he.synthetic_cube(n_sites=4, years=2, seed=0)
+    return he.synthetic_cube(n_sites=4, years=2, seed=0, spinup="none")
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,10 @@ def test_an_input_is_no_target(cube):
 
 
 def test_trains_saves_and_calibrates(cube, tmp_path):
-    """Finite gradients with respect to gain and offset through run and spin-up; a saved hybrid gives the same run, and needs its structure."""
+    """Its parameters are learned; a saved hybrid gives the same run, and needs its structure. (Gradients through the spin-up: below.)"""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        hybrid = he.HybridModel(MODEL, ["igbp"], seed=0).fit(cube.isel(site=[0, 1, 2]), epochs=1, targets=["gpp", "nee"], progress=False)
+        hybrid = he.HybridModel(MODEL, ["igbp"], seed=0, spinup="none").fit(cube.isel(site=[0, 1, 2]), epochs=1, targets=["gpp", "nee"], progress=False)
         run = hybrid.simulate(cube.isel(site=[3]), outputs=["gpp"])
         hybrid.save(tmp_path / "hybrid")
         again = he.HybridModel.load(tmp_path / "hybrid", MODEL).simulate(cube.isel(site=[3]), outputs=["gpp"])
@@ -106,7 +106,7 @@ def test_trains_saves_and_calibrates(cube, tmp_path):
 
 
 def test_gradient_of_gain_and_offset(cube, forcing):
-    pool = make_pool(forcing, observations(cube, ["gpp", "evapotranspiration"]), packed=False)
+    pool = make_training_data(forcing, observations(cube, ["gpp", "evapotranspiration"]), packed=False)
     model = MODEL.for_training()
     learned = {n: jnp.full(4, model.parameter_table[n].default, jnp.float32) for n in model.learned}
     slopes = jax.jit(lambda p: site_gradients(model, p, pool.inputs, pool.observed, "accelerated", {})[1])(learned)

@@ -1,5 +1,6 @@
 """Whatever moment a run is killed at, it goes on, or begins again, to the same files to the bit; a run directory belongs to one process; a full disk spoils nothing."""
 
+import inspect
 import json
 import os
 import resource
@@ -16,10 +17,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 from flax import nnx
+from matplotlib.figure import Figure
 
 from hybridecosys import HybridModel, calibrate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data import files
+from hybridecosys.evaluation import figures
 from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.training import Checkpoints
 from hybridecosys.model.grid import ATTRIBUTES_OF_A_CELL, TILES, cells_to_sites, simulate_grid, sites_to_cells
@@ -37,8 +40,16 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def cube(tmp_path_factory):
     path = tmp_path_factory.mktemp("cube") / "cube.nc"
-    synthetic_cube(n_sites=6, years=2, spinup="none").to_netcdf(path)
+    synthetic_cube(n_sites=6, years=2, spinup="none").drop_vars(["T", "RECO_NT_VUT_REF"]).to_netcdf(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def empty_figures(monkeypatch):
+    """What the figures of a report show is tested elsewhere, and to draw them takes longer than all the rest."""
+    for name, draw in inspect.getmembers(figures, inspect.isfunction):
+        if inspect.signature(draw).return_annotation is Figure:
+            monkeypatch.setattr(figures, name, lambda *args, **kwargs: Figure(figsize=(1, 1)))
 
 
 def killed_everywhere(monkeypatch, begin, again, both=False) -> list[str]:

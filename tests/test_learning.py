@@ -17,7 +17,6 @@ from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.network import NetworkOptions
-from hybridecosys.learning.options import SHARED
 from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
@@ -140,10 +139,10 @@ def test_training_can_start_from_another_set(cube, tmp_path):
 
 def test_what_one_site_cannot_tell_is_learned_once_for_all(cube, tmp_path):
     h = hybrid()
-    assert set(h.shared) == set(SHARED) <= set(h.learned) and set(h.learned) - set(SHARED) == set(wroasted().learned)
+    assert set(h.shared) == set(wroasted().for_all) <= set(h.learned) and set(h.learned) - set(wroasted().for_all) == set(wroasted().learned)
     p = fit(h, cube, 2).predict_parameters(cube)
-    assert all(float(np.ptp(p[n].values)) == 0 and p[n].attrs["scope"] == "global" for n in SHARED) and float(np.ptp(p["gpp_potential.eps_max"].values)) > 0
-    assert any(float(p[n][0]) != pytest.approx(wroasted().parameters.default[n], rel=1e-4) for n in SHARED)
+    assert all(float(np.ptp(p[n].values)) == 0 and p[n].attrs["scope"] == "global" for n in wroasted().for_all) and float(np.ptp(p["gpp_potential.eps_max"].values)) > 0
+    assert any(float(p[n][0]) != pytest.approx(wroasted().parameters.default[n], rel=1e-4) for n in wroasted().for_all)
     again = HybridModel.load(h.save(tmp_path / "saved"))
     xr.testing.assert_equal(again.predict_parameters(cube), p)
     plain = hybrid(shared=())
@@ -235,7 +234,7 @@ def test_whole_records_make_batches_of_one_shape(cube):
     assert len(drawn) == 3
     assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
     assert sorted(s for b in drawn for s, counts in zip(b.sites, b.counts[0], strict=True) if counts) == sorted(names)
-    pool = batches_of.make_pool(forcing, observed, packed=False)
+    pool = batches_of.make_training_data(forcing, observed, packed=False)
     alone = training._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
     for b in drawn:
         together = training._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")
@@ -294,7 +293,7 @@ def test_observations_of_held_out_sites_do_not_reach_training(cube):
     b = hybrid()
     b.fit(cube.isel(site=slice(0, 4)), None, epochs=2, batch_size=2, learning_rate=0.01, progress=False)
     xr.testing.assert_equal(h.predict_parameters(noise), b.predict_parameters(cube))
-    assert set(a.data_vars) == {*wroasted().learned, *SHARED}
+    assert set(a.data_vars) == {*wroasted().learned, *wroasted().for_all}
 
 
 def test_values_out_of_range_are_treated_as_the_forcing_of_a_model_asks(cube):

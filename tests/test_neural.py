@@ -14,7 +14,7 @@ from hybridecosys.learning.calibration import Calibration
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.together import fit_together
-from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.training import simulate_costs, site_gradients
 from hybridecosys.processes.photosynthesis import preles
 from hybridecosys.processes.process import Parameter
@@ -112,7 +112,7 @@ def test_arrays_as_parameters(forcing):
 
 @pytest.fixture(scope="module")
 def pool(cube, forcing):
-    return make_pool(forcing, observations(cube, ["gpp", "reco", "evapotranspiration"]), packed=False)
+    return make_training_data(forcing, observations(cube, ["gpp", "reco", "evapotranspiration"]), packed=False)
 
 
 @pytest.mark.parametrize("spinup", ["none", "accelerated"])

@@ -12,7 +12,7 @@ import pytest
 
 import hybridecosys as he
 from hybridecosys.data.observations import observations
-from hybridecosys.learning.batches import make_pool
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.hybrid import model_of
 from hybridecosys.learning.training import site_gradients
 from hybridecosys.model import spinup as spinning
@@ -173,7 +173,7 @@ def test_a_process_that_brings_a_pool(wide):
 
 def test_a_pool_that_is_brought_spins_up_and_trains(wide):
     wet = WROASTED.insert(before="snow_melt", interception=canopy_store).for_training()
-    pool = make_pool(he.prepare_forcing(wide), observations(wide, ["gpp", "evapotranspiration"]), packed=False)
+    pool = make_training_data(he.prepare_forcing(wide), observations(wide, ["gpp", "evapotranspiration"]), packed=False)
     start = {n: np.full(3, wet.parameter_table[n].default, np.float32) for n in wet.learned}
     costs, slopes = jax.jit(lambda p: site_gradients(wet, p, pool.inputs, pool.observed, "accelerated", {}))(start)
     assert all(np.isfinite(v).all() for v in (*costs.values(), *slopes.values())) and (slopes["interception.capacity"] != 0).any()

@@ -157,18 +157,8 @@ def _flux_beside(path: Path) -> Path | None:
     return beside if "_Met" in path.name and beside.exists() else None
 
 # %% ../../nbs/01_data/12_alma.ipynb #almareadercella
-def read_alma(
-    met: str | os.PathLike,
-    flux: str | os.PathLike | None = None,
-    *,
-    site: str | None = None,
-    least: float = 1.0,
-    daytime: str = "radiation",
-    stamp: str = "start",
-    transpiration: bool = False,
-    out_of_range: str = OUT_OF_RANGE,
-    **attributes,
-) -> xr.Dataset:
+def read_alma(met: str | os.PathLike, flux: str | os.PathLike | None = None, *, site: str | None = None, least: float = 1.0,
+              daytime: str = "radiation", stamp: str = "start", transpiration: bool = False, out_of_range: str = OUT_OF_RANGE, **attributes) -> xr.Dataset:
     """Read one site of PLUMBER2, FluxDataKit (NetCDF), CalLMIP or another ALMA data set, and aggregate it to days.
 
     `met`: the file of the weather (Tair, SWdown, Precip or Rainf, and VPD, Qair or RH). `flux`: the file of the fluxes, half-hourly,

@@ -261,22 +261,11 @@ def _check_options(options: dict, out: Path | None, overwrite: bool, on_error: s
         raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}; attributes of sites are given as table=")
 
 # %% ../../nbs/01_data/16_build.ipynb #bldbuildfuncell
-def build_cube(
-    paths: str | os.PathLike | Sequence[str | os.PathLike],
-    out: str | os.PathLike | None = None,
-    *,
-    table: pd.DataFrame | str | os.PathLike | None = None,
-    maps: xr.Dataset | xr.DataArray | Sequence[xr.Dataset] | None = None,
-    workers: int | None = None,
-    progress: bool = True,
-    on_error: str = "raise",
-    overwrite: bool = False,
-    **options,
-) -> xr.Dataset:
+def build_cube(paths: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None, *,
+               table: pd.DataFrame | str | os.PathLike | None = None, maps: xr.Dataset | xr.DataArray | Sequence[xr.Dataset] | None = None,
+               workers: int | None = None, progress: bool = True, on_error: str = "raise", overwrite: bool = False, **options) -> xr.Dataset:
     """One cube (site, time) of the data at `paths`: files, stores and folders of any kind in `SOURCES`.
 
-    Parameters
-    ----------
     out : NetCDF (.nc) or Zarr (.zarr) to write, with OUT_coverage.csv and OUT_coverage.png beside it. A build that was cut off is resumed from OUT.parts.
     table : attributes of the sites (see `with_table`).
     maps : one or several Datasets on latitude and longitude; their values at the sites are added (see `at_sites`).

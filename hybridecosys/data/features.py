@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KOPPEN', 'PLANT_FORM', 'CLASSES', 'CONTINUOUS', 'GROUPS', 'DEFAULT_GROUPS', 'NOT_FEATURES', 'LOG', 'check_groups',
-           'site_features', 'fit_scaling', 'scale', 'one_hot', 'FeatureEncoder']
+           'site_features', 'fit_scaling', 'scale', 'one_hot', 'check_saved', 'LearnedFeatures', 'FeatureEncoder']
 
 # %% ../../nbs/01_data/09_features.ipynb #f6bebaf9
 import warnings
@@ -186,13 +186,17 @@ def one_hot(x: xr.DataArray, met: Sequence[str]) -> list[np.ndarray]:
         warnings.warn(f"{x.name} class not among the training sites, encoded as zeros: {text}", stacklevel=3)
     return [((x.values == c) & known).astype(float) for c in CLASSES[x.name]]
 
-# %% ../../nbs/01_data/09_features.ipynb #e6f13fa4
-class FeatureEncoder:
-    """Features of sites as numbers: one-hot classes, scaled continuous variables, indicators of missing values.
+# %% ../../nbs/01_data/09_features.ipynb #e6f13fa4w
+def check_saved(saved: dict, version: int) -> None:
+    "Raise `ValueError` for a dictionary that is no encoder, or one of another version."
+    if wrong := sorted(set(saved) ^ {"version", "groups", "group_of", "classes", "scaling"}):
+        raise ValueError(f"not a saved FeatureEncoder: keys missing or unknown: {', '.join(wrong)}")
+    if saved["version"] != version:
+        raise ValueError(f"saved FeatureEncoder has version {saved['version']}, this is {version}")
 
-    `groups=None`: those of DEFAULT_GROUPS that the training cube carries. `fit` sees training sites only.
-    `cube` and `forcing` as in `site_features`. `to_dict` and `from_dict` save it as plain numbers and names.
-    """
+# %% ../../nbs/01_data/09_features.ipynb #e6f13fa4q
+class LearnedFeatures:
+    """What an encoder of features has learned, and how it is kept: as plain numbers and names."""
 
     VERSION = 1
 
@@ -201,6 +205,43 @@ class FeatureEncoder:
         self.group_of: dict[str, str] = {}  # variable -> group, in the order of the columns
         self.classes: dict[str, list[str]] = {}  # classes met in training
         self.scaling: dict[str, dict] = {}  # `fit_scaling` of the continuous variables
+
+    def _columns(self, name: str) -> list[str]:
+        if name in self.classes:
+            return [f"{name}={c}" for c in CLASSES[name]]
+        return [name, f"{name}_missing"] if self.scaling[name]["indicator"] else [name]
+
+    @property
+    def names(self) -> list[str]:
+        "Names of the features, in order. RuntimeError before `fit`."
+        if not self.group_of:
+            raise RuntimeError("this FeatureEncoder is not fitted: call fit(cube) with the training sites first")
+        return [c for k in self.group_of for c in self._columns(k)]
+
+    def to_dict(self) -> dict:
+        "The fitted encoder as a dictionary that JSON can hold."
+        _ = self.names  # is it fitted?
+        return {"version": self.VERSION} | {k: getattr(self, k) for k in ("groups", "group_of", "classes", "scaling")}
+
+    @classmethod
+    def from_dict(cls, saved: dict) -> "FeatureEncoder":
+        "The encoder of `to_dict`. ValueError for another version or other keys."
+        check_saved(saved, cls.VERSION)
+        out = cls(saved["groups"])
+        out.group_of, out.classes, out.scaling = (dict(saved[k]) for k in ("group_of", "classes", "scaling"))
+        return out
+
+    def __repr__(self):
+        state = f"{len(self.names)} features" if self.group_of else "not fitted"
+        return f"FeatureEncoder({list(dict.fromkeys(self.group_of.values())) or self.groups}, {state})"
+
+# %% ../../nbs/01_data/09_features.ipynb #e6f13fa4
+class FeatureEncoder(LearnedFeatures):
+    """Features of sites as numbers: one-hot classes, scaled continuous variables, indicators of missing values.
+
+    `groups=None`: those of DEFAULT_GROUPS that the training cube carries. `fit` sees training sites only.
+    `cube` and `forcing` as in `site_features`. `to_dict` and `from_dict` save it as plain numbers and names.
+    """
 
     def fit(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> "FeatureEncoder":
         "Learn medians, means, deviations and the classes met from the sites of `cube`."
@@ -222,9 +263,7 @@ class FeatureEncoder:
         other = {k: v.values.astype(float) for k, v in _other(cube).items() if self.group_of.get(k) == "other"}
         raw = raw.assign({k: ("site", v) for k, v in other.items()})
         if lost := [k for k in self.group_of if k not in raw]:
-            raise ValueError(
-                f"feature variable {lost[0]!r} of the training is not in the cube: add it, NaN where unknown"
-            )
+            raise ValueError(f"feature variable {lost[0]!r} of the training is not in the cube: add it, NaN where unknown")
         columns = []
         for k in self.group_of:
             columns += one_hot(raw[k], self.classes[k]) if k in self.classes else scale(raw[k], self.scaling[k])
@@ -235,37 +274,3 @@ class FeatureEncoder:
 
     def fit_transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
         return self.fit(cube, forcing).transform(cube, forcing)
-
-    def _columns(self, name: str) -> list[str]:
-        if name in self.classes:
-            return [f"{name}={c}" for c in CLASSES[name]]
-        return [name, f"{name}_missing"] if self.scaling[name]["indicator"] else [name]
-
-    @property
-    def names(self) -> list[str]:
-        "Names of the features, in order. RuntimeError before `fit`."
-        if not self.group_of:
-            raise RuntimeError("this FeatureEncoder is not fitted: call fit(cube) with the training sites first")
-        return [c for k in self.group_of for c in self._columns(k)]
-
-    def to_dict(self) -> dict:
-        "The fitted encoder as a dictionary that JSON can hold."
-        _ = self.names
-        learned = {k: getattr(self, k) for k in ("groups", "group_of", "classes", "scaling")}
-        return {"version": self.VERSION} | learned
-
-    @classmethod
-    def from_dict(cls, saved: dict) -> "FeatureEncoder":
-        "The encoder of `to_dict`. ValueError for another version or other keys."
-        keys = {"version", "groups", "group_of", "classes", "scaling"}
-        if wrong := sorted(set(saved) ^ keys):
-            raise ValueError(f"not a saved FeatureEncoder: keys missing or unknown: {', '.join(wrong)}")
-        if saved["version"] != cls.VERSION:
-            raise ValueError(f"saved FeatureEncoder has version {saved['version']}, this is {cls.VERSION}")
-        out = cls(saved["groups"])
-        out.group_of, out.classes, out.scaling = (dict(saved[k]) for k in ("group_of", "classes", "scaling"))
-        return out
-
-    def __repr__(self):
-        state = f"{len(self.names)} features" if self.group_of else "not fitted"
-        return f"FeatureEncoder({list(dict.fromkeys(self.group_of.values())) or self.groups}, {state})"

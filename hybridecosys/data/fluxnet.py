@@ -296,14 +296,11 @@ def read_fluxnet(
     A half-hourly or hourly file is aggregated to days (`read_halfhourly`, its options too: least, daytime, transpiration); a file of
     FluxDataKit or PLUMBER2 is read as such; a list of files in parallel (`read_many`).
 
-    Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from
-    the file name unless given. `attributes` (latitude=..., igbp=..., elevation=..., sand=..., in the units of
-    `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from;
-    one in the zip is read unasked. `prepare_forcing`
-    needs latitude and igbp. `out_of_range`: what becomes of values outside the bounds (see `validate_cube`).
+    Returns a Dataset with dims (site, time), names and units of the cube; -9999 is NaN. The site is taken from the file name unless given. `attributes` (latitude=..., igbp=...,
+    elevation=..., sand=..., in the units of `VARIABLES`) become site variables, others too if they are not misspelled; `bif` names a site-information CSV to take them from; one in the
+    zip is read unasked. `prepare_forcing` needs latitude and igbp. `out_of_range`: what becomes of values outside the bounds (see `validate_cube`).
 
-    Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a
-    file name without site, invalid values.
+    Raises FileNotFoundError; ValueError for an empty file, another product or time step, missing columns, a file name without site, invalid values.
     """
     from hybridecosys.data.sources import other_table  # here: it builds on this module
 

@@ -237,18 +237,9 @@ def _local_days(one: xr.Dataset, offset: float | None, **options) -> xr.Dataset:
     return to_days(steps, **options)
 
 # %% ../../nbs/01_data/14_stores.ipynb #storezarrreader
-def read_zarr_fluxnet2015(
-    store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET2015,
-    sites: Sequence[str] = (),
-    *,
-    precipitation: xr.DataArray | None = None,
-    utc_offset: Mapping[str, float] | None = None,
-    least: float = 1.0,
-    daytime: str = "radiation",
-    out_of_range: str = OUT_OF_RANGE,
-    progress: bool = True,
-    **attributes,
-) -> xr.Dataset:
+def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET2015, sites: Sequence[str] = (), *,
+                          precipitation: xr.DataArray | None = None, utc_offset: Mapping[str, float] | None = None, least: float = 1.0,
+                          daytime: str = "radiation", out_of_range: str = OUT_OF_RANGE, progress: bool = True, **attributes) -> xr.Dataset:
     """Daily cube (site, time) of sites of zarr-fluxnet2015, a URL or a local copy.
 
     `sites`: their codes. `precipitation`: (site, time) with a unit, as the store has none; without it the result is not a whole cube, but has the targets.

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['log', 'LOGGERS', 'choose_sites', 'load_cube', 'forcing_options', 'split_sites', 'unused', 'start_run', 'tell_changes',
            'resumed', 'OneLine', 'Once', 'logged_to', 'logged', 'true_parameters', 'recovery', 'score_methods',
-           'save_evaluation', 'make_hybrid', 'check_options', 'train_hybrid', 'run_experiment', 'train_report',
-           'simulate_cube', 'read_simulation', 'evaluate_run', 'calibrate_cube']
+           'save_evaluation', 'make_hybrid', 'check_options', 'train_hybrid', 'run_of_truth', 'run_experiment',
+           'train_report', 'simulate_cube', 'read_simulation', 'evaluate_run', 'calibrate_cube']
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #9da81e8a
 import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +279,18 @@ def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: T
     log.info("%s: epoch %d of %d is kept, cost %s", hybrid, kept, total.index.max(), ", ".join(f"{split} {cost:.3f}" for split, cost in total.loc[kept].items()))
     return hybrid
 
+# %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91w
+def run_of_truth(run_dir: Path, cube: xr.Dataset, hybrid: HybridModel, forcing: xr.Dataset, learned: xr.Dataset, test: Sequence[str], outputs: Sequence[str]) -> dict[str, xr.Dataset]:
+    """The run with the parameters that a synthetic cube was made with, as "truth", if this model made it; writes them, and logs how well they were found. Nothing for other cubes."""
+    if (truth := true_parameters(cube, hybrid.model)) is None:
+        return {}
+    write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
+    if len(test) > 1:
+        log.info(recovery(truth, learned, hybrid.model.parameters, test))
+    if len(truth.data_vars) != cube.sizes["parameter"]:  # the cube was made with another structure
+        return {}
+    return {"truth": simulate(hybrid.model, forcing, truth, spinup=hybrid.spinup, outputs=outputs)}
+
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91
 def run_experiment(options: TrainOptions) -> dict:
     """Train on some sites of a cube, evaluate at others, and write the run directory `options.out`.
@@ -288,10 +300,8 @@ def run_experiment(options: TrainOptions) -> dict:
     `open_cube`, `prepare_forcing` and `HybridModel` raise for what they cannot use.
     """
     run_dir = as_path(options.out)
-    if options.resume:
-        options = resumed(options)
-    else:
-        unused(run_dir)
+    options = resumed(options) if options.resume else options
+    run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
     cube = load_cube(options, options.spinup)
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
@@ -308,26 +318,19 @@ def run_experiment(options: TrainOptions) -> dict:
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, forcing, spinup=options.spinup, outputs=outputs)}
         if options.one_for_all:
-            shared = run_dir / "one_for_all"
-            one = train_hybrid(make_hybrid(options, []), part, options, shared)
+            one = train_hybrid(make_hybrid(options, []), part, options, run_dir / "one_for_all")
             runs["one for all"] = one.simulate(cube, outputs)
-            shared_set = one.predict_parameters(part["train"].isel(site=[0]))
-            hybrid = make_hybrid(options, list(options.features) or None, {n: float(v.item()) for n, v in shared_set.items()})
+            start = {n: float(v.item()) for n, v in one.predict_parameters(part["train"].isel(site=[0])).items()}
+            hybrid = make_hybrid(options, list(options.features) or None, start)
         train_hybrid(hybrid, part, options, run_dir)
         runs["hybrid"] = hybrid.simulate(cube, outputs)
         parameters = hybrid.predict_parameters(cube).assign_coords(split=("site", [split[s] for s in cube.site.values.astype(str)]))
         write_dataset(run_dir / "parameters.nc", parameters)
-        if (truth := true_parameters(cube, hybrid.model)) is not None:
-            if len(truth.data_vars) == cube.sizes["parameter"]:  # the cube was made with this structure
-                runs["truth"] = simulate(hybrid.model, forcing, truth, spinup=options.spinup, outputs=outputs)
-            write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
-            if part["test"].sizes["site"] > 1:
-                log.info(recovery(truth, parameters, hybrid.model.parameters, list(part["test"].site.values)))
+        runs |= run_of_truth(run_dir, cube, hybrid, forcing, parameters, list(part["test"].site.values), outputs)
         scores = save_evaluation(run_dir, runs, seen, site_table(cube, split))
         log.info("done in %.0f s", time.perf_counter() - began)
         write_report(run_dir)
-    return {"run_dir": run_dir, "hybrid": hybrid, "parameters": parameters, "runs": runs, "split": split, "scores": scores,
-            "table": score_table(scores)}
+    return {"run_dir": run_dir, "hybrid": hybrid, "parameters": parameters, "runs": runs, "split": split, "scores": scores, "table": score_table(scores)}
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91a
 def train_report(options: TrainOptions) -> str:
@@ -348,7 +351,7 @@ def simulate_cube(options: SimulateOptions) -> str:
         raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
     cube = load_cube(options)
     if hybrid is not None:
-        run = hybrid.simulate(cube, options.outputs or None, options.dtype)
+        run = hybrid.simulate(cube, options.outputs or None, dtype=options.dtype)
     else:
         run = simulate(model, prepare_forcing(cube, **model.forcing_options(forcing_options(options))), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..data.names import did_you_mean
-from .figures import COLOURS, DASHES, LABELS, MARKERS, _panels, _styled
+from .drawing import COLOURS, DASHES, LABELS, MARKERS, panels, styled
 from .metrics import parameter_agreement
 from ..learning.calibration import Calibration, in_ranges, part_size
 
@@ -30,7 +30,7 @@ def gauss_newton(fit: Calibration, cube: xr.Dataset, parameters: xr.Dataset | No
     Variables cost (site, target) and matrix (site, target, parameter, parameter_2); NaN where a site has no data of the target.
     """
     problem = fit.problem(cube)
-    sites, n = problem.pool.sites, len(problem.learned)
+    sites, n = problem.data.sites, len(problem.learned)
     x = in_ranges(fit.parameters if parameters is None else parameters, problem.model, problem.learned, sites)
     part = part_size(len(sites), problem.options.lanes // n)
     costs, _, matrices = problem.normal_equations(x, np.arange(len(sites)), part, least=1.0)
@@ -67,13 +67,13 @@ def constrained_directions(table: pd.DataFrame, reach: float = 0.5) -> pd.DataFr
     return count.unstack("target")[list(dict.fromkeys(table.target))]
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c1000d
-@_styled
+@styled
 def spectra(table: pd.DataFrame, reach: float = 0.5) -> Figure:
     """How far one can go along each direction before the cost rises, median and quartiles over sites, for all targets together and each alone.
 
     table: as `spectrum` returns it."""
     targets = list(dict.fromkeys(table.target))
-    figure, axes = _panels(len(targets), 4, 1.9, 1.8, sharex=True, sharey=True)
+    figure, axes = panels(len(targets), 4, 1.9, 1.8, sharex=True, sharey=True)
     for ax, target in zip(axes, targets):
         quartiles = table[table.target == target].groupby("direction").reach.quantile([0.25, 0.5, 0.75]).unstack().clip(1e-3, 1e2)
         ax.fill_between(quartiles.index, quartiles[0.25], quartiles[0.75], color=COLOURS[0], alpha=0.3, lw=0, label="quartiles of the sites")
@@ -106,13 +106,13 @@ def constraint(curvature: xr.Dataset, tolerance: float = TOLERANCE) -> xr.Datase
                       coords={k: curvature[k] for k in ("site", "target", "parameter")})
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10012
-@_styled
+@styled
 def constraints(limits: xr.Dataset) -> Figure:
     """Median over sites of how far each parameter can be moved before the cost has risen by 5 %, alone and with the others.
 
     limits: as `constraint` returns it."""
     order = limits.alone.median("site").to_series().sort_values(ascending=False).index
-    figure, (ax,) = _panels(1, 1, 5.2, 0.17 * len(order) + 0.9)
+    figure, (ax,) = panels(1, 1, 5.2, 0.17 * len(order) + 0.9)
     for i, (name, label) in enumerate((("alone", "alone"), ("together", "if the others make up for it"))):
         quartiles = limits[name].quantile([0.25, 0.5, 0.75], "site").sel(parameter=order).values
         y = np.arange(len(order)) + 0.18 * (1 - 2 * i)
@@ -134,7 +134,7 @@ def profiles(fit: Calibration, cube: xr.Dataset, parameters: Sequence[str] | Non
     names = list(problem.learned) if parameters is None else list(parameters)
     if unknown := [n for n in names if n not in problem.learned]:
         raise KeyError(f"parameter {unknown[0]!r} was not calibrated{did_you_mean(unknown[0], problem.learned)}")
-    sites = problem.pool.sites
+    sites = problem.data.sites
     at = np.linspace(0, 1, points)
     x = np.tile(in_ranges(fit.parameters, problem.model, problem.learned, sites), (len(names), points, 1, 1))
     for i, name in enumerate(names):
@@ -145,12 +145,12 @@ def profiles(fit: Calibration, cube: xr.Dataset, parameters: Sequence[str] | Non
     return xr.DataArray(costs, dims=("parameter", "value", "site"), coords={"parameter": names, "value": at, "site": list(sites)}, name="cost")
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10016
-@_styled
+@styled
 def profile_figure(profile: xr.DataArray, fit: Calibration, limits: xr.Dataset, site: str, tolerance: float = TOLERANCE) -> Figure:
     """Profiles of a site (lines) and the parabola of its Gauss-Newton matrix (dashes), in units of the best cost.
 
     profile: as `profiles` returns it; limits: as `constraint` does."""
-    figure, axes = _panels(profile.sizes["parameter"], 4, 1.9, 1.7, sharey=True)
+    figure, axes = panels(profile.sizes["parameter"], 4, 1.9, 1.7, sharey=True)
     best = float(fit.costs[site])
     for ax, name in zip(axes, profile.parameter.values):
         line = profile.sel(parameter=name, site=site) / best
@@ -173,7 +173,7 @@ def acceptance(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset) -> xr.Da
     learned: variables "process.name" with dim site, as `HybridModel.predict_parameters` returns them; parameters it lacks are left out.
     """
     problem = fit.problem(cube)
-    sites = problem.pool.sites
+    sites = problem.data.sites
     names = [n for n in problem.learned if n in learned]
     if not names:
         raise ValueError("the two sets have no parameter in common")
@@ -200,12 +200,12 @@ def calibrated_agreement(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset
     return table
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c1001b
-@_styled
+@styled
 def agreement_figure(table: pd.DataFrame) -> Figure:
     """Share of sites that accept the learned value of each parameter, against how far it can be moved.
 
     table: as `calibrated_agreement` returns it, with limits."""
-    figure, (ax,) = _panels(1, 1, 5.0, 3.2)
+    figure, (ax,) = panels(1, 1, 5.0, 3.2)
     points = ax.scatter(table.alone, table.accepted, c=table.correlation, cmap="viridis", vmin=0, vmax=1, s=22, edgecolor="k", lw=0.4)
     for name, row in table[(table.accepted < 0.6) | (table.alone < table.alone.quantile(0.1))].iterrows():
         ax.annotate(name, (row.alone, row.accepted), (3, 3), textcoords="offset points", fontsize=6)

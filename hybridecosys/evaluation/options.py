@@ -141,7 +141,6 @@ class TrainOptions(LearnOptions):
 @dataclass(frozen=True, kw_only=True)
 class CrossvalOptions(LearnOptions):
     """Train several methods on every fold of the sites, or of the years, and score each where it saw nothing."""
-
     out: str = "runs/crossval"
     """Run directory; it must not be in use, unless --resume."""
     scheme: Literal["kfold", "type", "climate", "time"] = "kfold"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'METHODS', 'KNOWN', 'PLAIN', 'TRAIN', 'check_methods', 'features_of', 'fingerprint', 'days_of', 'hide_days',
-           'Unit', 'Study', 'train_networks', 'at_each_site', 'train_sequences', 'train_trees', 'calibrate_sites',
-           'fold_folder', 'predicted_parameters', 'member_parameters', 'simulate_held_out', 'score_method', 'intervals',
-           'learned_outputs', 'run_unit']
+           'Unit', 'StudyData', 'StudyFolds', 'training_data', 'test_data', 'Study', 'train_networks', 'at_each_site',
+           'train_sequences', 'train_trees', 'calibrate_sites', 'fold_folder', 'predicted_parameters',
+           'member_parameters', 'simulate_held_out', 'score_method', 'intervals', 'learned_outputs', 'run_unit']
 
 # %% ../../nbs/05_evaluation/08_pieces.ipynb #pieceimp01
 import hashlib
@@ -113,10 +113,10 @@ class Unit:
         "Name of its folder."
         return f"{self.method.replace(':', '_')}_{self.number:02d}" if self.folds else f"score_{self.method.replace(':', '_')}"
 
-# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a10008c
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a10008cq
 @dataclass(frozen=True)
-class Study:
-    "What is to be done: cube, folds (as `check_folds` returns them), run directory, settings (as JSON holds them) and process model."
+class StudyData:
+    """What a study is of: its data, and what they are asked for."""
 
     cube: xr.Dataset
     folds: pd.DataFrame
@@ -152,6 +152,10 @@ class Study:
         "Outputs of the model that have been observed."
         return list(dict.fromkeys(TARGETS.loc[list(self.seen.data_vars), "output"]))
 
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a10008cr
+class StudyFolds(StudyData):
+    """The parts of the folds of a study."""
+
     def sites(self, fold: str, part: str) -> list[str]:
         "Names of the sites of one part of a fold."
         return list(dict.fromkeys(self.folds.site[(self.folds.fold == fold) & (self.folds.part == part)]))
@@ -163,15 +167,7 @@ class Study:
 
     def training(self, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, list[list[str]], list[list[str]]]:
         "Cube, forcing, and the names of the training and validation sites of each fold; sites of folds made of years carry the fold in their name."
-        train, valid = ([self.sites(f, part) for f in folds] for part in ("train", "valid"))
-        if not self.dated:
-            used = {s for part in (*train, *valid) for s in part}
-            names = [s for s in self.cube.site.values if s in used]
-            return self.cube.sel(site=names), self.forcing.sel(site=names), train, valid
-        parts = [self.visible(f).sel(site=[*t, *v]).assign_coords(site=[f"{s} in {f}" for s in (*t, *v)]) for f, t, v in zip(folds, train, valid)]
-        cube = xr.concat(parts, "site", data_vars="minimal", coords="minimal", compat="override", join="exact")
-        train, valid = ([[f"{s} in {f}" for s in sites] for f, sites in zip(folds, part)] for part in (train, valid))
-        return cube, prepare_forcing(cube, **self.settings["forcing"]), train, valid
+        return training_data(self, folds)
 
     def rounds(self) -> list[list[str]]:
         "Folds that can be simulated at once, as no site is tested in two of them."
@@ -184,15 +180,37 @@ class Study:
 
     def tested(self, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset, dict[str, str]]:
         "Cube, forcing and observations at the sites that a round of folds is tested at, and the fold of each site."
-        fold_of = {s: f for f in folds for s in self.sites(f, "test")}
-        names = [s for s in self.cube.site.values.astype(str) if s in fold_of]
-        cube = self.visible(folds[0]).sel(site=names)
-        forcing = prepare_forcing(cube, **self.settings["forcing"]) if self.dated else self.forcing.sel(site=names)
-        seen = self.seen.sel(site=names)
-        if self.dated:
-            rows = self.folds[self.folds.fold.isin(folds) & (self.folds.part == "test")]
-            seen = seen.drop_vars("agb", errors="ignore").where(days_of(rows, seen))
-        return cube, forcing, seen, fold_of
+        return test_data(self, folds)
+
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a10008cx
+def training_data(study: StudyFolds, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, list[list[str]], list[list[str]]]:
+    "Cube, forcing, and the names of the training and validation sites of each fold; sites of folds made of years carry the fold in their name."
+    train, valid = ([study.sites(f, part) for f in folds] for part in ("train", "valid"))
+    if not study.dated:
+        used = {s for part in (*train, *valid) for s in part}
+        names = [s for s in study.cube.site.values if s in used]
+        return study.cube.sel(site=names), study.forcing.sel(site=names), train, valid
+    parts = [study.visible(f).sel(site=[*t, *v]).assign_coords(site=[f"{s} in {f}" for s in (*t, *v)]) for f, t, v in zip(folds, train, valid)]
+    cube = xr.concat(parts, "site", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    train, valid = ([[f"{s} in {f}" for s in sites] for f, sites in zip(folds, part)] for part in (train, valid))
+    return cube, prepare_forcing(cube, **study.settings["forcing"]), train, valid
+
+
+def test_data(study: StudyFolds, folds: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset, dict[str, str]]:
+    "Cube, forcing and observations at the sites that a round of folds is tested at, and the fold of each site."
+    fold_of = {s: f for f in folds for s in study.sites(f, "test")}
+    names = [s for s in study.cube.site.values.astype(str) if s in fold_of]
+    cube = study.visible(folds[0]).sel(site=names)
+    forcing = prepare_forcing(cube, **study.settings["forcing"]) if study.dated else study.forcing.sel(site=names)
+    seen = study.seen.sel(site=names)
+    if study.dated:
+        rows = study.folds[study.folds.fold.isin(folds) & (study.folds.part == "test")]
+        seen = seen.drop_vars("agb", errors="ignore").where(days_of(rows, seen))
+    return cube, forcing, seen, fold_of
+
+# %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a10008c
+class Study(StudyFolds):
+    "What is to be done: cube, folds (as `check_folds` returns them), run directory, settings (as JSON holds them) and process model."
 
     def hybrid(self, method: str, fold: str | None = None, start: Mapping[str, float] | None = None, member: int = 0) -> HybridModel:
         "The untrained hybrid model of a method and fold; each member of an ensemble has its seed."

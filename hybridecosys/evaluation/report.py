@@ -119,7 +119,16 @@ def _score_part(page: Page, run: RunFiles) -> None:
         page.add("table", _wide(annual, index, "metric", "median"),
                  f"Sums of the year (means for NDVI and fAPAR) over {where}: median bias and RMSE (gC m-2 yr-1 or mm yr-1), and correlation.")
     main_scores, main = _main_scores(run.scores)
-    spread = summarise(main_scores)
+    _main_part(page, run, main_scores, main)
+    drawn = _drawn_methods(scores, main)
+    page.figure("score_distributions.png", draw.score_distributions(drawn),
+                f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
+                "Triangles: sites below the axis, with their number." + ("" if len(drawn) == len(scores) else " Other methods are in the tables."))
+
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c00aw
+def _main_part(page: Page, run: RunFiles, main_scores: pd.DataFrame, main: str) -> None:
+    "Scores of one method in detail: daily and by time scale, where it was trained and where not, and against other methods."
+    where, spread = _where(run.scores), summarise(main_scores)
     daily = spread[spread.scale.isin(["daily", "record"])].assign(unit=lambda d: [_unit(m, t) for m, t in zip(d.metric, d.target)])
     page.add("table", daily[["target", "metric", "unit", "median", "q25", "q75", "worst_decile", "sites"]].set_index("target"),
              f"Daily scores of {main} over {where}. One site in ten is worse than worst_decile.")
@@ -133,10 +142,6 @@ def _score_part(page: Page, run: RunFiles) -> None:
     if len(gains := _gains(run.scores, main)):
         page.add("table", gains, f"Daily NSE of {main} less that of other methods, paired by site: median difference, share of the sites where {main} is better, "
                  "p of Wilcoxon's signed-rank test, number of sites.")
-    drawn = _drawn_methods(scores, main)
-    page.figure("score_distributions.png", draw.score_distributions(drawn),
-                f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
-                "Triangles: sites below the axis, with their number." + ("" if len(drawn) == len(scores) else " Other methods are in the tables."))
 
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c00aa
 def _gains(scores: pd.DataFrame, main: str) -> pd.DataFrame:
@@ -370,7 +375,7 @@ def _apart(run: RunFiles) -> RunFiles:
     sites = None if run.sites is None else pd.concat([run.sites, run.sites.merge(pairs, on="site").drop(columns="site").rename(columns={"name": "site"})])
     return replace(run, scores=run.scores.assign(place=run.scores.site, site=names), sites=sites, distance=None)
 
-
+# %% ../../nbs/05_evaluation/11_report.ipynb #71b0c016aa
 def write_report(run_dir: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write a self-contained HTML page about a run, from the files of its directory (of `train`, `crossval`, `calibrate` or `evaluate`); returns its path.
 

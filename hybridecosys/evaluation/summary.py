@@ -148,7 +148,7 @@ class RunFiles:
         more = {"scores": score_table(self.scores)} if self.scores is not None and len(self.scores) else {}
         return as_html(f"Run directory {self.path}", _facts(self), more | {k: v for k, v in self.tables.items() if k not in more})
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523aa
 def _facts(run: RunFiles) -> dict[str, str]:
     "What a run directory holds, in a line for each of its parts."
     rows = {"holds": ", ".join(file for name, file, _ in FILES if getattr(run, name) is not None)}
@@ -181,7 +181,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
         run.sites = site_table(run.parameters)
     return run
 
-
+# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523ba
 def _read(file: Path, columns: Sequence[str]):
     readers = {".csv": _read_table, ".nc": _read_netcdf, ".json": lambda f: json.loads(f.read_text(encoding="utf-8"))}
     try:

@@ -39,8 +39,7 @@ SHAPE = NetworkOptions()
 class ParameterNetwork(nnx.Module):
     """Features (site, feature) -> parameters in physical units, name -> (site,), or (*shape, site) for an array.
 
-    A parameter with the scope "global" is learned beside the network and is the same at all sites; one without bounds is learned as it is.
-    """
+    A parameter with the scope "global" is learned beside the network and is the same at all sites; one without bounds is learned as it is."""
 
     def __init__(self, n_features: int, table: dict[str, Parameter], options: NetworkOptions = SHAPE,
                  start: Mapping[str, float] | None = None, *, rngs: nnx.Rngs):
@@ -54,8 +53,7 @@ class ParameterNetwork(nnx.Module):
         raw = [from_bounds(first[n], a, b, options.steepness) if table[n].bounded else first[n] for n, a, b in self.shared]
         self.for_all = nnx.List([nnx.Param(jnp.asarray(x, jnp.float32)) for x in raw])
         values = np.array([(start or {}).get(n, p.default) for n, p in own.items()])
-        bias = from_bounds(values, np.array(self.lower), np.array(self.upper), options.steepness)
-        self.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
+        self.bias = nnx.Param(jnp.asarray(from_bounds(values, np.array(self.lower), np.array(self.upper), options.steepness), jnp.float32))
         widths = [n_features, *[options.hidden] * (1 + options.layers)] if n_features else []
         self.hidden = nnx.List([nnx.Linear(a, b, kernel_init=nnx.initializers.he_normal(), rngs=rngs) for a, b in zip(widths, widths[1:])])
         small = nnx.initializers.variance_scaling(options.spread**2, "fan_in", "normal")

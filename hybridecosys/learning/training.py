@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'LEFT_OUT', 'NonFiniteGradient', 'simulate_costs', 'site_gradients', 'predict', 'in_lanes', 'in_members',
-           'make_step', 'make_check', 'make_optimizer', 'Progress', 'stack_networks', 'unstack_network', 'train',
-           'train_epochs', 'one_epoch', 'left_out', 'Checkpoints']
+           'step_programs', 'make_step', 'check_program', 'make_check', 'make_optimizer', 'Progress', 'stack_networks',
+           'unstack_network', 'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -83,6 +83,35 @@ def in_members(p: Array, counts: Array) -> Array:
     """(*shape, member * site) as (member, *shape, site), with `counts` (member, site)."""
     return jnp.moveaxis(p.reshape(*p.shape[:-1], *counts.shape), -2, 0)
 
+# %% ../../nbs/04_learning/03_training.ipynb #stepprograms1
+@lru_cache(maxsize=16)
+def step_programs(network: nnx.GraphDef, optimizer: optax.GradientTransformation, noise: float, explode: float, importance: tuple, span: tuple) -> tuple[Callable, Callable]:
+    """Two compiled functions of a step: the parameters that all members draw, with noise and dropout, name -> (member, *shape, site); and what the gradient of
+    each site does to weights and optimizer state. importance, span: pairs of target and weight, of parameter and range."""
+    importance, span = dict(importance), dict(span)
+
+    def one(weights, rest, features, noisy, key):
+        net = nnx.merge(network, weights, rest)
+        net.train()
+        jitter, drop = jax.random.split(key)
+        return net(features + noise * noisy * jax.random.normal(jitter, features.shape), nnx.Rngs(dropout=drop))
+
+    def of_all(weights, rest, features, noisy, keys):
+        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, noisy, keys)
+
+    @jax.jit
+    def update(weights, opt_state, rest, features, noisy, keys, counts, costs, gradient):
+        finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
+        size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
+        used = finite & (size <= explode) & counts.ravel()
+        share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
+        gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
+        (change,) = jax.vjp(lambda w: of_all(w, rest, features, noisy, keys), weights)[1](gradient)
+        updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
+        return optax.apply_updates(weights, updates), opt_state, finite, used
+
+    return jax.jit(of_all), update
+
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eab
 def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
               noisy: np.ndarray) -> Callable:
@@ -93,31 +122,10 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
     """
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
     span = {n: p.upper - p.lower if p.bounded else 1.0 for n, p in model.parameter_table.items()}  # what a gradient is measured in
-
-    def one(weights, rest, features, noisy, key):
-        net = nnx.merge(network, weights, rest)
-        net.train()
-        noise, drop = jax.random.split(key)
-        return net(features + options.noise * noisy * jax.random.normal(noise, features.shape), nnx.Rngs(dropout=drop))
-
-    def of_all(weights, rest, features, noisy, keys):
-        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, noisy, keys)
-
-    @jax.jit
-    def update(weights, opt_state, rest, features, noisy, keys, counts, costs, gradient):
-        finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
-        size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
-        used = finite & (size <= options.explode) & counts.ravel()
-        share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
-        gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
-        (change,) = jax.vjp(lambda w: of_all(w, rest, features, noisy, keys), weights)[1](gradient)
-        updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
-        return optax.apply_updates(weights, updates), opt_state, finite, used
-
-    predict_once = jax.jit(of_all)
+    draw, update = step_programs(network, optimizer, options.noise, options.explode, tuple(importance.items()), tuple(span.items()))
 
     def step(weights, opt_state, rest, b: Batch, keys):
-        learned = {n: in_lanes(p) for n, p in predict_once(weights, rest, b.features, noisy, keys).items()}
+        learned = {n: in_lanes(p) for n, p in draw(weights, rest, b.features, noisy, keys).items()}
         costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
         weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, noisy, keys, b.counts, costs, gradient)
         return weights, opt_state, costs, finite, used
@@ -125,9 +133,15 @@ def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTran
     return step
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eac
+@lru_cache(maxsize=16)
+def check_program(network: nnx.GraphDef) -> Callable:
+    """`predict` of a network, compiled."""
+    return jax.jit(partial(predict, network))
+
+
 def make_check(model: Model, network: nnx.GraphDef, spinup: str) -> Callable:
     """A function of stacked weights, other state and a batch that gives the costs of each target, (member * site,)."""
-    once = jax.jit(partial(predict, network))
+    once = check_program(network)
 
     def check(weights, rest, b: Batch):
         costs = _simulate_costs(model, share_out(once(weights, rest, b.features)), b.inputs, b.observed, spinup)
@@ -137,14 +151,17 @@ def make_check(model: Model, network: nnx.GraphDef, spinup: str) -> Callable:
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313
 def make_optimizer(options: TrainingOptions, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, and the schedule of the options over `steps` steps; larger steps for what all sites have in common."""
-    rate = options.learning_rate
-    if options.decay:
-        rate = optax.warmup_cosine_decay_schedule(0 if options.warmup else rate, rate, options.warmup, max(steps, options.warmup + 1), 0.01 * rate)
-    elif options.warmup:
-        rate = optax.linear_schedule(0, rate, options.warmup)
-    return optax.chain(optax.clip_by_global_norm(options.clip), optax.adamw(rate, weight_decay=options.weight_decay, mask=_kernels),
-                       optax.masked(optax.scale(options.common), _common))
+    """AdamW with clipping, and the schedule of the options over `steps` steps; larger steps for what all sites have in common. The same object for the same options."""
+    return _optimizer(options.learning_rate, options.common, options.warmup, max(steps, options.warmup + 1) if options.decay else None, options.weight_decay, options.clip)
+
+
+@lru_cache(maxsize=16)
+def _optimizer(rate: float, common: float, warmup: int, decay: int | None, weight_decay: float, clip: float) -> optax.GradientTransformation:
+    if decay:
+        rate = optax.warmup_cosine_decay_schedule(0 if warmup else rate, rate, warmup, decay, 0.01 * rate)
+    elif warmup:
+        rate = optax.linear_schedule(0, rate, warmup)
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay, mask=_kernels), optax.masked(optax.scale(common), _common))
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313a
 def _kernels(weights):

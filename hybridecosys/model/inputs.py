@@ -21,7 +21,7 @@ from ..processes.turnover import VEGETATION_RATES
 # %% ../../nbs/03_model/03_inputs.ipynb #1273327e
 YEAR = 365
 
-
+# %% ../../nbs/03_model/03_inputs.ipynb #1273327ex
 def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """First day and number of days of each site's record in `forcing` (dims site, time).
 
@@ -54,15 +54,20 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         name = next(name for name in names if not present[name][i, t])
         raise ValueError(f"site {sites[i]}: {name} is NaN on {time[t]:%Y-%m-%d}, inside the record; "
                          "hybridecosys.prepare_forcing interpolates short gaps and can cut the record at long ones")
+    _check_values(values, sites, time)
+    return start, length
+
+# %% ../../nbs/03_model/03_inputs.ipynb #1273327exm
+def _check_values(values: dict[str, np.ndarray], sites: np.ndarray, time) -> None:
+    """Raise `ValueError` for a negative value where there can be none, and for one that is infinite; values: name -> (site, time)."""
     for name in ("precip", "rg", "rg_pot", "vpd_day", "co2"):  # of others, nobody knows
         if (bad := values[name] < 0).any():
             i, t = np.argwhere(bad)[0]
             raise ValueError(f"site {sites[i]}: {name} is {values[name][i, t]} {FORCING[name]} on {time[t]:%Y-%m-%d}; it cannot be negative")
-    for name in names:
+    for name in values:
         if (bad := np.isinf(values[name])).any():
             i, t = np.argwhere(bad)[0]
             raise ValueError(f"site {sites[i]}: {name} is infinite on {time[t]:%Y-%m-%d}")
-    return start, length
 
 # %% ../../nbs/03_model/03_inputs.ipynb #1273327ea
 def extra_names(forcing: xr.Dataset) -> list[str]:
@@ -129,26 +134,27 @@ class Inputs:
         if self.schedule is None and (start == 0).all() and (length == n_time).all():
             return lanes[:n_time].T
         out = np.full((self.n_site, n_time), np.nan, lanes.dtype)
-        site, day, row, lane = self._days(length)
+        site, day, row, lane = _days_of(self, length)
         out[site, start[site] + day] = lanes[row, lane]
         return out
 
     def pack_daily(self, values: np.ndarray, start, length, fill: float = np.nan) -> np.ndarray:
         """Daily values (site, time) as (block, day, lane), `fill` outside the records."""
         out = np.full((self.shape[0] * self.shape[1], self.shape[2]), fill, values.dtype)
-        site, day, row, lane = self._days(length)
+        site, day, row, lane = _days_of(self, length)
         out[row, lane] = values[site, start[site] + day]
         return out.reshape(self.shape)
 
-    def _days(self, length) -> tuple[np.ndarray, ...]:
-        """Site, day of its record, and row and lane among all days of the lanes, of every day of every record."""
-        site, day = np.nonzero(np.arange(length.max()) < length[:, None])
-        block, lane = np.zeros(self.n_site, int), np.arange(self.n_site)
-        if self.schedule is not None:
-            of, first = (np.asarray(x) for x in self.schedule)
-            at = np.nonzero(first)
-            block[of[at]], lane[of[at]] = at
-        return site, day, block[site] * self.shape[1] + day, lane[site]
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cw
+def _days_of(inputs: Inputs, length: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Site, day of its record, and row and lane among all days of the lanes, of every day of every record."""
+    site, day = np.nonzero(np.arange(length.max()) < length[:, None])
+    block, lane = np.zeros(inputs.n_site, int), np.arange(inputs.n_site)
+    if inputs.schedule is not None:
+        of, first = (np.asarray(x) for x in inputs.schedule)
+        at = np.nonzero(first)
+        block[of[at]], lane[of[at]] = at
+    return site, day, block[site] * inputs.shape[1] + day, lane[site]
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7ca
 def take_sites(tree, sites):
@@ -156,7 +162,29 @@ def take_sites(tree, sites):
     taken = jax.tree.map(lambda x: x[..., sites], tree)
     return replace(taken, n_site=len(sites), shape=(*tree.shape[:2], len(sites))) if isinstance(tree, Inputs) else taken
 
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cay
+def _placed(lanes: list[list[int]], n_blocks: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Owner of each block of each lane, (block, lane), the block that its record begins at, and the schedule: site (a number too high where there is none), and whether it starts there."""
+    owner, begin = np.empty((2, longest, len(lanes)), int)
+    site_of, first = np.full(owner.shape, len(n_blocks), np.int32), np.zeros(owner.shape, bool)
+    for lane, members in enumerate(lanes):
+        at = 0
+        for s in members:
+            site_of[at:at + n_blocks[s], lane], first[at, lane] = s, True
+            owner[at:, lane], begin[at:, lane] = s, at
+            at += n_blocks[s]
+    return owner, begin, (site_of, first)
 
+
+def _for_spinup(data: dict[str, np.ndarray], forcing: xr.Dataset, start: np.ndarray, length: np.ndarray, dtype) -> tuple[dict, dict]:
+    """Mean season and first year of the daily forcing, name -> (day, site); a series whose attribute `spinup` is "season" has its season in both."""
+    daily = {name: values for name, values in data.items() if name != "disturbance"}
+    site, year = np.arange(len(start)), start + np.arange(YEAR)[:, None]
+    first_year = {name: _gather(values, year, site, dtype) for name, values in daily.items()}
+    season = {name: _season(values, start, length).astype(dtype) for name, values in daily.items()}
+    return season, first_year | {name: season[name] for name in daily if forcing[name].attrs.get("spinup") == "season"}
+
+# %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cax
 def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed: bool = True, spinup: bool = True,
                 record: tuple[np.ndarray, np.ndarray] | None = None, least: int = 0) -> Inputs:
     """Pack a forcing Dataset (names and units of the specification, dims site and time, NaN outside the records).
@@ -171,6 +199,9 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     attributes = site_attributes(forcing, sites)
     data = {name: forcing[name].transpose("site", "time").values for name in (*FORCING, *extra_names(forcing)) if name in forcing}
     disturbed = _disturbed(data.get("disturbance"), start, length, sites)
+    if "stand_age_at_start" in attributes:  # its spin-up kills
+        disturbed = True
+        data.setdefault("disturbance", np.zeros_like(data["t_air"]))
     if not disturbed:
         data.pop("disturbance", None)
 
@@ -178,32 +209,16 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     longest = max(int(n_blocks.max()), least)
     lanes = pack(n_blocks, longest) if packed and set(n_blocks) != {longest} else None
     simple = lanes is None or lanes == [[s] for s in range(len(sites))]
-    if simple:  # the end of a lane is not valid: nothing happens there
-        owner, begin = np.arange(len(sites))[None], np.zeros((1, 1), int)
-    else:
-        owner, begin = np.empty((2, longest, len(lanes)), int)
-        site_of, first = np.full(owner.shape, len(sites), np.int32), np.zeros(owner.shape, bool)
-        for lane, members in enumerate(lanes):
-            at = 0
-            for s in members:
-                site_of[at:at + n_blocks[s], lane], first[at, lane] = s, True
-                owner[at:, lane], begin[at:, lane] = s, at
-                at += n_blocks[s]
+    owner, begin, schedule = (np.arange(len(sites))[None], np.zeros((1, 1), int), None) if simple else _placed(lanes, n_blocks, longest)  # simple: the end of a lane is not valid
     day = ((np.arange(longest)[:, None] - begin) * block)[:, None] + np.arange(block)[:, None]  # of the record, (block, day, lane)
     day, lane_length, lane_start = np.broadcast_arrays(day, length[owner][:, None], start[owner][:, None])
     valid = day < lane_length
     where = lane_start + np.minimum(day, lane_length - 1)  # an unused end of a lane repeats its last day: finite, and dropped
     arrays = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
     whole = bool((length == (longest if simple else n_blocks) * block).all())
-    season = first_year = None
-    if spinup and (length >= YEAR).all():
-        daily = {name: values for name, values in data.items() if name != "disturbance"}
-        site, year = np.arange(len(sites)), start + np.arange(YEAR)[:, None]
-        first_year = {name: _gather(values, year, site, dtype) for name, values in daily.items()}
-        season = {name: _season(values, start, length).astype(dtype) for name, values in daily.items()}
-        first_year |= {name: season[name] for name in daily if forcing[name].attrs.get("spinup") == "season"}
+    season, first_year = _for_spinup(data, forcing, start, length, dtype) if spinup and (length >= YEAR).all() else (None, None)
     attributes = {name: jax.tree.map(lambda x: np.asarray(x, dtype), values) for name, values in attributes.items()}
-    return Inputs(arrays, None if whole else valid, None if simple else (site_of, first), attributes, season, first_year, disturbed,
+    return Inputs(arrays, None if whole else valid, schedule, attributes, season, first_year, disturbed,
                   len(sites), where.shape)
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cb
@@ -250,7 +265,12 @@ def site_attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
     rates = np.array([VEGETATION_RATES[f] for f in forms])[form]
     layered = {name: tuple(v.T) if v.ndim == 2 else v for name, v in texture.items()}
     fractions = {name: forcing[name].values for name in ("tree_fraction", "vegetation_fraction")}
-    return {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
+    given = {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
+    if "stand_age_at_start" not in forcing:
+        return given
+    if ((age := forcing.stand_age_at_start.values.astype(float)) < 0).any():
+        raise ValueError(f"site {sites[int(np.argmax(age < 0))]}: stand_age_at_start is {age[age < 0][0]:g} yr; it cannot be negative (NaN: undisturbed)")
+    return given | {"stand_age_at_start": age}
 
 
 def _disturbed(values, start, length, sites) -> bool:

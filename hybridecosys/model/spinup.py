@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from .inputs import Inputs
+from .regrowth import grown_again
 from .structure import Model, Plan, Pools, State
 from .timeloop import MORNING, Dynamics, bounded_gradient, integrate, limited_gradient, lookup, recomputed, remembered, run_days, state_size, weather_values
 
@@ -399,14 +400,17 @@ def scale_pools(plan: Plan, state: State, parameters: Mapping[str, Array]) -> St
 def spin_up(dynamics: Dynamics, inputs: Inputs, kind: str) -> State:
     """State at the start of the run, (site,), without disturbance: `kind` is "none", "reference", "accelerated" or "equilibrium".
 
-    Raises `ValueError` for another kind, or where a record is shorter than the year that is to be repeated.
+    Where the sites have a `stand_age_at_start`, their vegetation is cleared at the end and grows again (see `grown_again`). Raises `ValueError` for another kind, or where a record is shorter than the year that is to be repeated.
     """
     if kind not in SPINUPS:
         raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {kind!r}")
-    calm = dynamics.undisturbed
+    calm, age = dynamics.undisturbed, dynamics.static.get("stand_age_at_start")
     if kind == "none":
+        if age is not None:
+            raise ValueError("the forcing has a stand_age_at_start, which tells how the spin-up ends: spinup='none' has none")
         return initial_state(calm, inputs)
     if inputs.first_year is None:
         raise ValueError("a spin-up needs at least 365 days of forcing at every site")
     solve = {"reference": reference_spinup, "accelerated": accelerated_spinup, "equilibrium": equilibrium}
-    return scale_pools(calm.plan, solve[kind](calm, inputs), dynamics.parameters)
+    state = scale_pools(calm.plan, solve[kind](calm, inputs), dynamics.parameters)
+    return state if age is None else grown_again(dynamics, state, inputs.first_year, age)

@@ -54,7 +54,25 @@ LEAST = {"gpp": 0.5, "eco_respiration": 0.5, "evapotranspiration": 0.2, "transpi
 OBSERVED = ("gpp", "eco_respiration", "evapotranspiration", "transpiration", "fapar_bare", "aboveground_biomass")
 "Outputs that are observed, where the model gives them."
 
+# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ew
+def _as_measured(series: dict[str, np.ndarray], quality: np.ndarray) -> dict[str, tuple[np.ndarray, str, str]]:
+    """Fluxes of a run under the names of FLUXNET, with unit and meaning; NEE is what respiration leaves of GPP."""
+    out = {}
+    if "gpp" in series:
+        out["GPP_NT_VUT_REF"] = (series["gpp"], "gC m-2 d-1", "gross primary production")
+    if "eco_respiration" in series:
+        out["RECO_NT_VUT_REF"] = (series["eco_respiration"], "gC m-2 d-1", "ecosystem respiration")
+    if {"gpp", "eco_respiration"} <= set(series):
+        out["NEE_VUT_REF"] = (series["eco_respiration"] - series["gpp"], "gC m-2 d-1", "net ecosystem exchange of CO2, positive to the atmosphere")
+    out["NEE_VUT_REF_QC"] = (quality, "1", "fraction of half-hours of good quality")
+    if "evapotranspiration" in series:
+        out["LE_F_MDS"] = (series["evapotranspiration"] * MJ_PER_MM / MJ_PER_W, "W m-2", "latent heat flux")
+        out["LE_F_MDS_QC"] = (quality, "1", "fraction of half-hours of good quality")
+    if "transpiration" in series:
+        out["T"] = (series["transpiration"], "mm d-1", "transpiration")
+    return out
 
+# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ex
 def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int = 0) -> xr.Dataset:
     """Noisy observations with gaps of a run, with FLUXNET names and units.
 
@@ -63,7 +81,6 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
     Each site has its own random numbers.
     """
     sites, n_time = run.site.values, run.sizes["time"]
-    out = {}
     draw = {site: np.random.default_rng([seed, 11, sum(ord(c) * 31**i for i, c in enumerate(str(site)))]) for site in sites}
     poor = np.stack([_stretches(draw[s], n_time, gaps) for s in sites])
     quality = np.where(poor, 0.4, 0.95) + np.stack([draw[s].uniform(-0.05, 0.05, n_time) for s in sites])
@@ -80,19 +97,7 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
     def gappy(values):
         return np.where(np.stack([_stretches(draw[s], n_time, gaps) for s in sites]), np.nan, values)
 
-    series = {n: gappy(noisy(run[n].values, least)) for n, least in LEAST.items() if n in run}
-    if "gpp" in series:
-        out["GPP_NT_VUT_REF"] = (series["gpp"], "gC m-2 d-1", "gross primary production")
-    if "eco_respiration" in series:
-        out["RECO_NT_VUT_REF"] = (series["eco_respiration"], "gC m-2 d-1", "ecosystem respiration")
-    if {"gpp", "eco_respiration"} <= set(series):
-        out["NEE_VUT_REF"] = (series["eco_respiration"] - series["gpp"], "gC m-2 d-1", "net ecosystem exchange of CO2, positive to the atmosphere")
-    out["NEE_VUT_REF_QC"] = (quality, "1", "fraction of half-hours of good quality")
-    if "evapotranspiration" in series:
-        out["LE_F_MDS"] = (series["evapotranspiration"] * MJ_PER_MM / MJ_PER_W, "W m-2", "latent heat flux")
-        out["LE_F_MDS_QC"] = (quality, "1", "fraction of half-hours of good quality")
-    if "transpiration" in series:
-        out["T"] = (series["transpiration"], "mm d-1", "transpiration")
+    out = _as_measured({n: gappy(noisy(run[n].values, least)) for n, least in LEAST.items() if n in run}, quality)
     if "fapar_bare" in run:
         out["FAPAR"] = (gappy(noisy_fraction(run.fapar_bare.values)), "1", "fraction of absorbed photosynthetically active radiation")
     daily = {name: (("site", "time"), values, {"units": unit, "long_name": meaning}) for name, (values, unit, meaning) in out.items()}

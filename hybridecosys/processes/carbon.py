@@ -36,14 +36,14 @@ CARBON = {
 "The carbon pools (gC m-2): vegetation, litter and soil."
 
 
-def _passed_on(pool):
-    return Parameter(1, 0, 1, "1", f"share of the {pool} outflow that is passed on, not respired")
+def _passed_on(pool, for_all=False):
+    return Parameter(1, 0, 1, "1", f"share of the {pool} outflow that is passed on, not respired", for_all=for_all)
 
 # %% ../../nbs/02_processes/11_carbon.ipynb #db6eaadca
 @approach("carbon_transfer",
           returns=(*CARBON, "hetero_respiration"), pools=CARBON,
           leaves="hetero_respiration", units={"hetero_respiration": ("gC m-2 d-1", "heterotrophic respiration")},
-          e_wood=_passed_on("wood"), e_litter_fast=_passed_on("fast litter"), e_litter_slow=_passed_on("slow litter"),
+          e_wood=_passed_on("wood"), e_litter_fast=_passed_on("fast litter", for_all=True), e_litter_slow=_passed_on("slow litter", for_all=True),
           e_soil_slow=_passed_on("slow soil"))
 def cascade(root: Array, wood: Array, leaf: Array, reserve: Array, litter_fast: Array, litter_slow: Array, soil_slow: Array, soil_old: Array,
             k_root: Array, k_wood: Array, k_leaf: Array, k_reserve: Array, k_litter_fast: Array, k_litter_slow: Array,

@@ -12,7 +12,7 @@ from jax import Array
 from .process import Parameter, approach, lesser, pos
 
 # %% ../../nbs/02_processes/04_evaporation.ipynb #2c46f2d2
-@approach("pet", returns="pet", units={"pet": ("mm d-1", "potential evapotranspiration")}, alpha=Parameter(1.26, 0.1, 2.0, "1", "Priestley-Taylor coefficient"))
+@approach("pet", returns="pet", units={"pet": ("mm d-1", "potential evapotranspiration")}, alpha=Parameter(1.26, 0.1, 2.0, "1", "Priestley-Taylor coefficient", for_all=True))
 def priestley_taylor(t_air: Array, rn: Array, alpha: Array):
     """Potential evapotranspiration (mm d-1) from air temperature (degC) and net radiation (MJ m-2 d-1).
 

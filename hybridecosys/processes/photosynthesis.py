@@ -140,7 +140,7 @@ def check_co2_response(parameters: Mapping[str, np.ndarray], forcing: xr.Dataset
           at_one_hpa=Parameter(9.2, 2, 20, "gC mm-1", "efficiency in moist air", learned=True),
           kappa=Parameter(0.4, 0.06, 0.7, "kPa-1", "loss with vapour pressure deficit", learned=True),
           co2_base=Parameter(380, 300, 500, "ppm", "CO2 without effect"),
-          co2_sat=Parameter(500, 10, 2000, "ppm", "CO2 of half the saturated effect"))
+          co2_sat=Parameter(500, 10, 2000, "ppm", "CO2 of half the saturated effect", for_all=True))
 def exponential_wue(vpd_day: Array, co2: Array, at_one_hpa: Array, kappa: Array, co2_base: Array, co2_sat: Array):
     """Water-use efficiency (gC mm-1): at_one_hpa exp(-kappa vpd) (1 + (co2 - base)/(co2 - base + sat)); vpd in kPa, CO2 in ppm.
 

@@ -27,7 +27,8 @@ class Parameter:
 
     scope: "site", predicted for each site by the network; "global", learned once for all sites; "fixed", not learned. By default "site" where `learned`, else "fixed"; `learned`
     is then whether the scope is not "fixed". shape: of a parameter that is an array (global or fixed); its default is one number or an array of this shape, and every
-    element has the same bounds. `timescale="year"` says that the rate is per year and is divided by 365 where it is used.
+    element has the same bounds. `timescale="year"` says that the rate is per year and is divided by 365 where it is used. `for_all` marks a
+    fixed parameter that one site can hardly tell: where a network learns from many sites it is learned once for all of them (`HybridModel(shared=None)`).
     Raises `ValueError` for a default outside the bounds or of another shape, and for a scope that is unknown, contradicts `learned`, or is "site" for an array.
     """
 
@@ -40,20 +41,11 @@ class Parameter:
     timescale: str = ""
     scope: str = ""
     shape: tuple[int, ...] = ()
+    for_all: bool = False
 
     def __post_init__(self):
-        scope, shape = self.scope or ("site" if self.learned else "fixed"), tuple(self.shape)
-        if scope not in SCOPES:
-            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r} ({self.description})")
-        if self.learned and scope == "fixed":
-            raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({self.description})")
-        if shape and scope == "site":
-            raise ValueError(f"an array of the shape {shape} cannot be predicted for each site: its scope must be 'global' or 'fixed' ({self.description})")
-        default = np.asarray(self.default, float)
-        if default.shape not in ((), shape):
-            raise ValueError(f"the default has the shape {default.shape}, the parameter {shape} ({self.description})")
-        if not ((default >= self.lower) & (default <= self.upper)).all():
-            raise ValueError(f"default {self.default} lies outside the bounds {self.lower} to {self.upper} ({self.description})")
+        scope, shape, default = self.scope or ("site" if self.learned else "fixed"), tuple(self.shape), np.asarray(self.default, float)
+        _check_parameter(self, scope, shape, default)
         own = {"scope": scope, "shape": shape, "learned": scope != "fixed"} | ({"default": _as_tuple(np.broadcast_to(default, shape).tolist())} if shape else {})
         for name, value in own.items():
             object.__setattr__(self, name, value)  # what follows from the others; the class is frozen
@@ -70,6 +62,20 @@ class Parameter:
 
 # %% ../../nbs/02_processes/01_process.ipynb #8127281ba
 SCOPES = ("site", "global", "fixed")
+
+
+def _check_parameter(p: Parameter, scope: str, shape: tuple[int, ...], default: np.ndarray) -> None:
+    """Raise `ValueError` for a scope that is unknown or contradicts the rest, and for a default of another shape or outside the bounds."""
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r} ({p.description})")
+    if p.learned and scope == "fixed":
+        raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({p.description})")
+    if shape and scope == "site":
+        raise ValueError(f"an array of the shape {shape} cannot be predicted for each site: its scope must be 'global' or 'fixed' ({p.description})")
+    if default.shape not in ((), shape):
+        raise ValueError(f"the default has the shape {default.shape}, the parameter {shape} ({p.description})")
+    if not ((default >= p.lower) & (default <= p.upper)).all():
+        raise ValueError(f"default {p.default} lies outside the bounds {p.lower} to {p.upper} ({p.description})")
 
 
 def _as_tuple(values):
@@ -155,14 +161,7 @@ class Approach:
 
     def __reduce__(self):
         """Pickled by name where the function's name leads here, so that another process has one and the same approach; else by value."""
-        module, name = self.function.__module__, self.name
-        there = None if module == "__main__" else getattr(sys.modules.get(module), name, None)
-        values = {f.name: dict(v) if isinstance(v, Mapping) else v for f in fields(self) for v in (getattr(self, f.name),)}
-        if there is self:
-            return _named_approach, (module, name)
-        if isinstance(there, Approach) and there.function is self.function:  # the same function with other parameters
-            return _changed_approach, (module, name, {k: v for k, v in values.items() if k != "function"})
-        return _approach, tuple(values.values())
+        return _pickled(self)
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
@@ -177,6 +176,17 @@ class Approach:
         return {self.returns[0]: out} if len(self.returns) == 1 else dict(zip(self.returns, out, strict=True))
 
 # %% ../../nbs/02_processes/01_process.ipynb #c1688e01a
+def _pickled(a: Approach) -> tuple:
+    module, name = a.function.__module__, a.name
+    there = None if module == "__main__" else getattr(sys.modules.get(module), name, None)
+    values = {f.name: dict(v) if isinstance(v, Mapping) else v for f in fields(a) for v in (getattr(a, f.name),)}
+    if there is a:
+        return _named_approach, (module, name)
+    if isinstance(there, Approach) and there.function is a.function:  # the same function with other parameters
+        return _changed_approach, (module, name, {k: v for k, v in values.items() if k != "function"})
+    return _approach, tuple(values.values())
+
+
 def _named_approach(module: str, name: str) -> Approach:
     return getattr(import_module(module), name)
 

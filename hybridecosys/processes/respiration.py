@@ -13,7 +13,7 @@ from .process import Parameter, approach, lesser, pos
 
 # %% ../../nbs/02_processes/09_respiration.ipynb #d3f6daa5
 @approach("maintenance_respiration", returns="maintenance_f_temperature", units={"maintenance_f_temperature": ("1", "temperature factor of maintenance respiration")},
-          q10=Parameter(2.0, 1.05, 3, "1", "factor for 10 K of warming"), t_ref=Parameter(20, 0, 40, "degC", "temperature of factor 1"))
+          q10=Parameter(2.0, 1.05, 3, "1", "factor for 10 K of warming", for_all=True), t_ref=Parameter(20, 0, 40, "degC", "temperature of factor 1"))
 def q10_maintenance(t_air: Array, q10: Array, t_ref: Array):
     """Temperature factor of maintenance respiration (1): Q10^((t_air - t_ref)/10), temperatures in degC."""
     return jnp.exp((t_air - t_ref) / 10 * jnp.log(q10))
@@ -28,7 +28,7 @@ _NPP = {**{f"npp_{pool}": ("gC m-2 d-1", f"net primary production of {words}") f
 
 @approach("autotrophic_respiration", returns=tuple(_NPP), leaves="auto_respiration", units=_NPP,
           rmn=Parameter(0.0090857142857, 0.00090857142857, 0.090857142857, "gC gN-1 d-1", "maintenance per nitrogen", learned=True),
-          growth_yield=Parameter(0.75, 0, 1, "1", "carbon kept of carbon used for growth"))
+          growth_yield=Parameter(0.75, 0, 1, "1", "carbon kept of carbon used for growth", for_all=True))
 def thornley_cannell(gpp: Array, root: Array, wood: Array, leaf: Array, reserve: Array, to_root: Array, to_wood: Array, to_leaf: Array,
                      maintenance_f_temperature: Array, rmn: Array, growth_yield: Array):
     """NPP of root, wood, leaf and reserve, their sum, and autotrophic respiration (gC m-2 d-1).

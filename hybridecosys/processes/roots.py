@@ -33,7 +33,7 @@ def step_depth(fraction: Array):
 @approach("root_efficiency", returns="root_uptake", units={"root_uptake": ("1", "share of each layer's available water that roots can take up in a day")},
           k=Parameter(0.02, 0.001, 0.3, "m2 gC-1", "rate at which root carbon raises uptake efficiency", learned=True),
           max=Parameter(0.95, 0.7, 0.98, "1", "efficiency of dense roots"),
-          min=Parameter(0.1, 0.05, 0.3, "1", "efficiency without roots"))
+          min=Parameter(0.1, 0.05, 0.3, "1", "efficiency without roots", for_all=True))
 def saturating_uptake(root: Array, root_share: tuple, k: Array, max: Array, min: Array):
     """Share of a layer's available water that roots can take up (1), per layer: (max - (max - min) exp(-k C_root)) share."""
     efficiency = max - (max - min) * jnp.exp(-k * root)

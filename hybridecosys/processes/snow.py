@@ -22,7 +22,7 @@ def temperature_threshold(precip: Array, t_air: Array, t_threshold: Array):
 
 # %% ../../nbs/02_processes/03_snow.ipynb #201261dd
 @approach("snow_cover", returns="snow_fraction", units={"snow_fraction": ("1", "fraction covered by snow", "surface_snow_area_fraction")},
-          depth=Parameter(15, 1, 100, "mm", "snow water at full cover"))
+          depth=Parameter(15, 1, 100, "mm", "snow water at full cover", for_all=True))
 def linear_cover(snow: Array, depth: Array):
     """Snow-covered fraction (1) from the snow water (mm): min(1, snow / depth)."""
     return lesser(snow / depth, 1.0)

@@ -30,7 +30,7 @@ def bergstroem(water_input: Array, soil_start: tuple, w_sat: tuple, beta: Array)
 @approach("base_flow", returns=("to_groundwater", "base_flow"), leaves="base_flow",
           pools={"groundwater": Pool("water", 1000.0, "groundwater")},
           units={"base_flow": ("mm d-1", "base flow"), "to_groundwater": ("mm d-1", "percolation and recharge minus base flow, before capillary rise")},
-          k=Parameter(0.001, 1e-5, 0.02, "d-1", "share of groundwater that leaves in a day"))
+          k=Parameter(0.001, 1e-5, 0.02, "d-1", "share of groundwater that leaves in a day", for_all=True))
 def linear_reservoir(groundwater: Array, k: Array):
     """The day's balance of groundwater so far, and base flow = k groundwater (mm d-1); groundwater in mm.
 
@@ -95,7 +95,7 @@ def geometric_mean(k_fc: tuple):
     return tuple(k_fc[l] if k_fc[l] is k_fc[l + 1] else jnp.sqrt(k_fc[l] * k_fc[l + 1]) for l in range(len(k_fc) - 1))
 
 
-@approach("capillary", returns="soil", max_fraction=Parameter(0.95, 0.02, 0.98, "1", "share of a layer that can rise in a day"))
+@approach("capillary", returns="soil", max_fraction=Parameter(0.95, 0.02, 0.98, "1", "share of a layer that can rise in a day", for_all=True))
 def capillary_rise(soil: tuple, w_sat: tuple, k_capillary: tuple, max_fraction: Array):
     """Soil water per layer (mm) after capillary rise from layer l+1 to l, from the top down.
 
@@ -132,7 +132,7 @@ def power_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_beta: 
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #57ab1e00
 _RETURN = dict(units={"groundwater_recharge": ("mm d-1", "net recharge of groundwater")},
-               max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day"))
+               max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day", for_all=True))
 
 
 @approach("groundwater_capillary", returns=("soil", "groundwater", "groundwater_recharge"), **_RETURN)

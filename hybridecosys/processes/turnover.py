@@ -30,9 +30,9 @@ def _scale(pool):
 @approach("turnover", returns=tuple(_RATES), units=_RATES,
           root_scale=_scale("root"), wood_scale=_scale("wood"), leaf_scale=_scale("leaf"), reserve_scale=_scale("reserve"),
           litter_scale=_scale("litter"), soil_scale=_scale("soil"),
-          litter_fast=Parameter(14.8, 0.5, 148, "yr-1", "turnover of fast litter", timescale="year"),
-          litter_slow=Parameter(3.9, 0.39, 39, "yr-1", "turnover of slow litter", timescale="year"),
-          soil_slow=Parameter(0.2, 0.02, 2, "yr-1", "turnover of slow soil carbon", timescale="year"),
+          litter_fast=Parameter(14.8, 0.5, 148, "yr-1", "turnover of fast litter", timescale="year", for_all=True),
+          litter_slow=Parameter(3.9, 0.39, 39, "yr-1", "turnover of slow litter", timescale="year", for_all=True),
+          soil_slow=Parameter(0.2, 0.02, 2, "yr-1", "turnover of slow soil carbon", timescale="year", for_all=True),
           soil_old=Parameter(0.0045, 0.00045, 0.045, "yr-1", "turnover of old soil carbon", timescale="year"))
 def by_plant_form(rate_root: Array, rate_wood: Array, rate_leaf: Array, rate_reserve: Array,
                   root_scale: Array, wood_scale: Array, leaf_scale: Array, reserve_scale: Array, litter_scale: Array,
@@ -44,7 +44,7 @@ def by_plant_form(rate_root: Array, rate_wood: Array, rate_leaf: Array, rate_res
 
 # %% ../../nbs/02_processes/08_turnover.ipynb #4aecc66e
 @approach("turnover_temperature", returns="turnover_f_temperature", units={"turnover_f_temperature": ("1", "temperature factor of turnover")},
-          q10=Parameter(1.4, 1.05, 3, "1", "factor for 10 K of warming"), t_ref=Parameter(30, 0.01, 40, "degC", "temperature of factor 1"))
+          q10=Parameter(1.4, 1.05, 3, "1", "factor for 10 K of warming", for_all=True), t_ref=Parameter(30, 0.01, 40, "degC", "temperature of factor 1"))
 def q10_turnover(t_air: Array, q10: Array, t_ref: Array):
     """Temperature factor of turnover (1): Q10^((t_air - t_ref)/10), temperatures in degC."""
     return jnp.exp((t_air - t_ref) / 10 * jnp.log(q10))
@@ -53,8 +53,8 @@ def q10_turnover(t_air: Array, q10: Array, t_ref: Array):
 @approach("turnover_moisture", returns=("litter_f_moisture", "soil_f_moisture"),
           units={"litter_f_moisture": ("1", "moisture factor of litter turnover"), "soil_f_moisture": ("1", "moisture factor of soil carbon turnover")},
           optimum=Parameter(90, 60, 95, "percent", "saturation of fastest decomposition", learned=True),
-          slope_dry=Parameter(0.2, 0.1, 0.3, "percent-1", "steepness below the optimum"),
-          slope_wet=Parameter(0.3, 0.15, 0.5, "percent-1", "steepness above the optimum"),
+          slope_dry=Parameter(0.2, 0.1, 0.3, "percent-1", "steepness below the optimum", for_all=True),
+          slope_wet=Parameter(0.3, 0.15, 0.5, "percent-1", "steepness above the optimum", for_all=True),
           exponent=Parameter(10, float("-inf"), float("inf"), "percent", "half width"))
 def moisture_bell(soil_start: tuple, w_sat: tuple, optimum: Array, slope_dry: Array, slope_wet: Array, exponent: Array):
     """Moisture factors (1) of litter, from the top layer, and of soil carbon, from the column, in the morning; `bell` of percent saturation."""
