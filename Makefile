@@ -38,7 +38,7 @@ lint: .venv/dev.stamp
 
 # one process for all notebooks: parallel workers fork, and JAX does not survive a fork
 notebooks: .venv/dev.stamp
-	$(BIN)/nbdev_test --n_workers 0 --do_print --timing
+	$(BIN)/python .ci/notebooks.py
 
 unit: .venv/dev.stamp
 	$(BIN)/pytest
