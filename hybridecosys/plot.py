@@ -121,39 +121,6 @@ def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, targe
         ax.legend()
     return ax
 
-# %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse2
-def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x: str, between: tuple[float, float] | None = None, *, result: str | None = None, ax: Axes | None = None,
-             **values) -> Axes:
-    """An approach, or several, along the argument `x` (an input or a parameter), all else held.
-
-    approach: such as `model.processes["gpp_vpd"]`. between: ends of `x`; by default its usual range on land, or its bounds. result: which, where an approach returns several.
-    values: what the other arguments are, in their units; parameters keep their defaults unless given. One of them may be a list: a line for each.
-    Raises `TypeError` for what is no approach or an argument that none has, `ValueError` where an input, or the range of `x`, is not given.
-    """
-    several = _approaches(approach)
-    lists = {n: list(v) for n, v in values.items() if np.ndim(v) == 1}
-    if len(lists) > 1:
-        raise ValueError(f"only one argument can have several values, not {' and '.join(lists)}")
-    known = {a: None for one in several.values() for a in (*one.inputs, *one.parameters)}
-    if strange := [n for n in (x, *values) if n not in known]:
-        raise TypeError(f"{', '.join(several)}: no argument {strange[0]!r}{did_you_mean(strange[0], known)}")
-    low, high = between or _range_of(x, several)
-    grid = np.linspace(low, high, 200)
-    (varied, choices), = lists.items() or [(None, [None])]
-    lines = {}
-    for name, one in several.items():
-        for choice in choices:
-            label = name if varied is None else f"{varied} {choice:g}" if len(several) == 1 else f"{name}, {varied} {choice:g}"
-            lines[label] = _along(one, x, grid, values if varied is None else {**values, varied: choice}, result)
-    ax = _axes(ax, 3.6)
-    with mpl.rc_context(STYLE):
-        for i, (label, line) in enumerate(lines.items()):
-            ax.plot(grid, line, color=COLOURS[i % 7], ls=DASHES[i % 7], label=label)
-        _label_response(ax, next(iter(several.values())), x, result)
-        if len(lines) > 1:
-            ax.legend()
-    return ax
-
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse4
 def _approaches(approach) -> dict[str, Approach]:
     "Approaches by name."
@@ -197,6 +164,39 @@ def _label_response(ax: Axes, one: Approach, x: str, result: str | None) -> None
     gives = one.units.get(out) or (described(out).get("units", ""), described(out).get("long_name", ""))
     ax.set(xlabel=_axis_label(x, unit, p.description if p else FORCING.long_name.get(x, "")), ylabel=_axis_label(out, *gives[:2]))
     ax.set_title(one.process, loc="left")
+
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse2
+def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x: str, between: tuple[float, float] | None = None, *, result: str | None = None, ax: Axes | None = None,
+             **values) -> Axes:
+    """An approach, or several, along the argument `x` (an input or a parameter), all else held.
+
+    approach: such as `model.processes["gpp_vpd"]`. between: ends of `x`; by default its usual range on land, or its bounds. result: which, where an approach returns several.
+    values: what the other arguments are, in their units; parameters keep their defaults unless given. One of them may be a list: a line for each.
+    Raises `TypeError` for what is no approach or an argument that none has, `ValueError` where an input, or the range of `x`, is not given.
+    """
+    several = _approaches(approach)
+    lists = {n: list(v) for n, v in values.items() if np.ndim(v) == 1}
+    if len(lists) > 1:
+        raise ValueError(f"only one argument can have several values, not {' and '.join(lists)}")
+    known = {a: None for one in several.values() for a in (*one.inputs, *one.parameters)}
+    if strange := [n for n in (x, *values) if n not in known]:
+        raise TypeError(f"{', '.join(several)}: no argument {strange[0]!r}{did_you_mean(strange[0], known)}")
+    low, high = between or _range_of(x, several)
+    grid = np.linspace(low, high, 200)
+    (varied, choices), = lists.items() or [(None, [None])]
+    lines = {}
+    for name, one in several.items():
+        for choice in choices:
+            label = name if varied is None else f"{varied} {choice:g}" if len(several) == 1 else f"{name}, {varied} {choice:g}"
+            lines[label] = _along(one, x, grid, values if varied is None else {**values, varied: choice}, result)
+    ax = _axes(ax, 3.6)
+    with mpl.rc_context(STYLE):
+        for i, (label, line) in enumerate(lines.items()):
+            ax.plot(grid, line, color=COLOURS[i % 7], ls=DASHES[i % 7], label=label)
+        _label_response(ax, next(iter(several.values())), x, result)
+        if len(lines) > 1:
+            ax.legend()
+    return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotscores002
 def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targets: Sequence[str] | None = None, *, floor: float | None = -1.0, ax: Axes | None = None) -> Axes:
@@ -272,6 +272,31 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
             ax.legend()
     return ax
 
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002a
+def _about(values: xr.DataArray) -> tuple[str, str]:
+    "Name and unit for a scale: a long meaning gives way to the name."
+    name, meaning = str(values.name or "value"), values.attrs.get("long_name", "")
+    return LABELS.get(name) or (meaning if 0 < len(meaning) <= 40 else name), values.attrs.get("units", "")
+
+
+def _ends(at: np.ndarray) -> tuple[float, float]:
+    "Ends of an axis that holds all cells whose middles are `at`, with a little room."
+    cell = abs(at[-1] - at[0]) / max(1, len(at) - 1) or 1.0
+    room = 0.5 * cell + max(cell, 0.05 * abs(at[-1] - at[0]))
+    return float(at.min() - room), float(at.max() + room)
+
+
+def _places(values: xr.DataArray, where: xr.Dataset | None) -> pd.DataFrame:
+    "Latitude and longitude of each site of the values."
+    home = values.coords if where is None else canonical_labels(where)
+    if lacking := [n for n in ("latitude", "longitude") if n not in home]:
+        raise ValueError(f"where the sites lie is not known (no {', '.join(lacking)}): give the cube, where=cube")
+    if where is None:
+        return pd.DataFrame({n: np.asarray(home[n].values, float) for n in ("latitude", "longitude")})
+    if lost := [str(s) for s in values.site.values if str(s) not in home.indexes["site"]]:
+        raise ValueError(f"the cube does not know where {', '.join(lost[:5])} lies")
+    return home[["latitude", "longitude"]].sel(site=values.site.astype(str)).to_dataframe()[["latitude", "longitude"]]
+
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002
 def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[float, float] | None = None, colours: str = "viridis", ax: Axes | None = None) -> Axes:
     """One value for each cell (lat, lon) or site on the map, with a scale that tells name and unit.
@@ -299,28 +324,3 @@ def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[
         ax.set(xlim=(west, east), ylim=(south, north), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
         ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
     return ax
-
-# %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002a
-def _about(values: xr.DataArray) -> tuple[str, str]:
-    "Name and unit for a scale: a long meaning gives way to the name."
-    name, meaning = str(values.name or "value"), values.attrs.get("long_name", "")
-    return LABELS.get(name) or (meaning if 0 < len(meaning) <= 40 else name), values.attrs.get("units", "")
-
-
-def _ends(at: np.ndarray) -> tuple[float, float]:
-    "Ends of an axis that holds all cells whose middles are `at`, with a little room."
-    cell = abs(at[-1] - at[0]) / max(1, len(at) - 1) or 1.0
-    room = 0.5 * cell + max(cell, 0.05 * abs(at[-1] - at[0]))
-    return float(at.min() - room), float(at.max() + room)
-
-
-def _places(values: xr.DataArray, where: xr.Dataset | None) -> pd.DataFrame:
-    "Latitude and longitude of each site of the values."
-    home = values.coords if where is None else canonical_labels(where)
-    if lacking := [n for n in ("latitude", "longitude") if n not in home]:
-        raise ValueError(f"where the sites lie is not known (no {', '.join(lacking)}): give the cube, where=cube")
-    if where is None:
-        return pd.DataFrame({n: np.asarray(home[n].values, float) for n in ("latitude", "longitude")})
-    if lost := [str(s) for s in values.site.values if str(s) not in home.indexes["site"]]:
-        raise ValueError(f"the cube does not know where {', '.join(lost[:5])} lies")
-    return home[["latitude", "longitude"]].sel(site=values.site.astype(str)).to_dataframe()[["latitude", "longitude"]]

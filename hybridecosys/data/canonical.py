@@ -17,13 +17,13 @@ import xarray as xr
 from .choices import OUT_OF_RANGE
 from .units import convert, unit_of
 
-# %% ../../nbs/01_data/02_canonical.ipynb #8eda26cf
+# %% ../../nbs/01_data/02_canonical.ipynb #8eda26cft
 def _table(rows: str) -> pd.DataFrame:
     names = ["name", "unit", "lower", "upper", "kind", "long_name"]
     cells = [[c.strip() for c in row.split("|")] for row in rows.strip().splitlines()]
     return pd.DataFrame(cells, columns=names).astype({"lower": float, "upper": float}).set_index("name")
 
-
+# %% ../../nbs/01_data/02_canonical.ipynb #8eda26cf
 VARIABLES = _table("""
 TA_F           | degC       | -80  | 60   | required | air temperature, daily mean
 SW_IN_F        | W m-2      | 0    | 550  | required | incoming shortwave radiation, daily mean

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOSSES', 'LEFT_OUT', 'NonFiniteGradient', 'simulate_costs', 'site_gradients', 'predict', 'in_lanes', 'in_members',
            'step_programs', 'make_step', 'check_program', 'make_check', 'make_optimizer', 'Progress', 'stack_networks',
-           'unstack_network', 'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints']
+           'unstack_network', 'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints', 'readable', 'restored']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
@@ -388,27 +388,34 @@ class Checkpoints:
         if self.folder.is_dir() and any(p.is_dir() and p.name.isdigit() for p in self.folder.iterdir()):
             raise ValueError(f"the checkpoints in {self.folder} are of an earlier version of this package, whose runs cannot be resumed")
         for epoch in reversed(self.epochs):
-            try:
-                with np.load(self.file(epoch)) as saved:
-                    arrays = dict(saved)
-            except Exception as error:  # whatever a wrong bit leads to
-                warnings.warn(f"checkpoint {self.file(epoch)} is damaged ({error}): the one before is taken, or the training begins anew", stacklevel=4)
-                continue
-            return self._state(arrays, like)
+            if (arrays := readable(self.file(epoch))) is not None:
+                return restored(arrays, like, self.run_dir)
         return like
 
-    def _state(self, arrays: dict[str, np.ndarray], like: Progress) -> Progress:
-        tree = like.arrays()
-        mine = {name: np.shape(x) for name, x in _by_name(tree).items() if not name.startswith("losses/")}
-        there = {name: x.shape for name, x in arrays.items() if not name.startswith("losses/")}
-        if differ := sorted(name for name in {*mine, *there} if mine.get(name) != there.get(name)):
-            raise ValueError(f"the checkpoint in {self.run_dir} is of another network: {differ[0]} has the shape {there.get(differ[0])} there, here {mine.get(differ[0])}")
-        back = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], {k: v for k, v in tree.items() if k != "losses"})
-        weights, mean, best = (_with_values(like.weights, jax.tree.map(jnp.asarray, back[k])) for k in ("weights", "mean", "best"))
-        opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), [jnp.asarray(x) for x in back["opt"]])
-        losses = pd.DataFrame({name: arrays[f"losses/{name}"] for name in LOSSES})
-        return replace(like, epoch=int(back["epoch"]), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=back["best_epoch"],
-                       best_cost=back["best_cost"], losses=losses)
+# %% ../../nbs/04_learning/03_training.ipynb #17cd751b2
+def readable(file: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a checkpoint by name; None, with a warning, where it is damaged."""
+    try:
+        with np.load(file) as saved:
+            return dict(saved)
+    except Exception as error:  # whatever a wrong bit leads to
+        warnings.warn(f"checkpoint {file} is damaged ({error}): the one before is taken, or the training begins anew", stacklevel=5)
+        return None
+
+
+def restored(arrays: Mapping[str, np.ndarray], like: Progress, where: Path) -> Progress:
+    """The state that the arrays of a checkpoint hold, of the form of `like`. Raises `ValueError` where they are of another network: other names or shapes; `where` is for the message."""
+    tree = like.arrays()
+    mine = {name: np.shape(x) for name, x in _by_name(tree).items() if not name.startswith("losses/")}
+    there = {name: x.shape for name, x in arrays.items() if not name.startswith("losses/")}
+    if differ := sorted(name for name in {*mine, *there} if mine.get(name) != there.get(name)):
+        raise ValueError(f"the checkpoint in {where} is of another network: {differ[0]} has the shape {there.get(differ[0])} there, here {mine.get(differ[0])}")
+    back = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], {k: v for k, v in tree.items() if k != "losses"})
+    weights, mean, best = (_with_values(like.weights, jax.tree.map(jnp.asarray, back[k])) for k in ("weights", "mean", "best"))
+    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), [jnp.asarray(x) for x in back["opt"]])
+    losses = pd.DataFrame({name: arrays[f"losses/{name}"] for name in LOSSES})
+    return replace(like, epoch=int(back["epoch"]), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=back["best_epoch"],
+                   best_cost=back["best_cost"], losses=losses)
 
 # %% ../../nbs/04_learning/03_training.ipynb #17cd751aa
 def _name(path) -> str:

@@ -266,11 +266,15 @@ def site_attributes(forcing: xr.Dataset, sites: list[str]) -> dict:
     layered = {name: tuple(v.T) if v.ndim == 2 else v for name, v in texture.items()}
     fractions = {name: forcing[name].values for name in ("tree_fraction", "vegetation_fraction")}
     given = {**layered, **fractions, **dict(zip(ATTRIBUTES[4:], rates.T, strict=True))}
-    if "stand_age_at_start" not in forcing:
-        return given
-    if ((age := forcing.stand_age_at_start.values.astype(float)) < 0).any():
+    return given | ({"stand_age_at_start": _ages(forcing, sites)} if "stand_age_at_start" in forcing else {})
+
+# %% ../../nbs/03_model/03_inputs.ipynb #7f779672b
+def _ages(forcing: xr.Dataset, sites: list[str]) -> np.ndarray:
+    """Years since each stand was cleared, (site,), NaN where it never was. Raises `ValueError` for a negative one."""
+    age = forcing.stand_age_at_start.values.astype(float)
+    if (age < 0).any():
         raise ValueError(f"site {sites[int(np.argmax(age < 0))]}: stand_age_at_start is {age[age < 0][0]:g} yr; it cannot be negative (NaN: undisturbed)")
-    return given | {"stand_age_at_start": age}
+    return age
 
 
 def _disturbed(values, start, length, sites) -> bool:
