@@ -17,6 +17,7 @@ import pickle
 import platform
 import sys
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -92,7 +93,7 @@ def fingerprint(x) -> str:
 
 def _said(x, seen: dict[int, int]) -> str:
     kind = type(x)
-    if x is None or kind in (bool, int, float, complex, str, bytes):
+    if x is None or x is ... or kind in (bool, int, float, complex, str, bytes):
         return repr(x)
     if kind is MadeFrom:
         return f"origin({_said(x.origin, seen)})"
@@ -156,13 +157,24 @@ def package_fingerprint(*modules: str) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
+_OF_FUNCTIONS = weakref.WeakKeyDictionary()
+
+
+def _of_function(x: FunctionType) -> str:
+    """The fingerprint of a function of the package, which is asked for with each program: the last one, where its code and defaults are the same objects."""
+    made_of = x.__code__, x.__defaults__, x.__kwdefaults__
+    if (known := _OF_FUNCTIONS.get(x)) is None or any(a is not b for a, b in zip(known[0], made_of, strict=True)):
+        known = _OF_FUNCTIONS[x] = made_of, fingerprint(x)
+    return known[1]
+
+
 def _held(x) -> str:
     if isinstance(x, type) and x.__module__.startswith("hybridecosys."):
         return ",".join(f"{n}={_held(getattr(v, '__func__', getattr(v, 'fget', getattr(v, 'func', v))))}" for n, v in sorted(vars(x).items()) if n not in ("__dict__", "__weakref__"))
     if hasattr(x, "to_csv"):
         return x.to_csv()
     with contextlib.suppress(NoFingerprint):
-        return fingerprint(x)
+        return _of_function(x) if isinstance(x, FunctionType) and not x.__closure__ else fingerprint(x)
     return f"{type(x).__module__}.{type(x).__qualname__}"
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs18
