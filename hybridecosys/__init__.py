@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .data.fluxnet import read_fluxnet
     from .data.forcing import prepare_forcing
     from .data.observations import observations
+    from .data.sites import Sites, prepare
     from .data.sources import read_source
     from .evaluation.crossval import CrossValidation, cross_validate
     from .evaluation.experiment import run_experiment
@@ -47,6 +48,8 @@ _HOME = {
     "read_fluxnet": "data.fluxnet",
     "prepare_forcing": "data.forcing",
     "observations": "data.observations",
+    "Sites": "data.sites",
+    "prepare": "data.sites",
     "at_sites": "data.build",
     "build_cube": "data.build",
     "coverage": "data.build",
@@ -88,6 +91,7 @@ __all__ = [
     "Parameter",
     "Pool",
     "SequenceModel",
+    "Sites",
     "TreesModel",
     "approach",
     "at_sites",
@@ -104,6 +108,7 @@ __all__ = [
     "neural",
     "observations",
     "open_cube",
+    "prepare",
     "prepare_forcing",
     "read_fluxnet",
     "read_source",

@@ -143,7 +143,7 @@ class RunFiles:
         return f"<run in {self.path}: {'; '.join(f'{k} {v}' for k, v in _facts(self).items())}>"
 
     def _repr_html_(self) -> str:
-        from hybridecosys.learning.hybrid import as_html
+        from hybridecosys.data.sites import as_html
 
         more = {"scores": score_table(self.scores)} if self.scores is not None and len(self.scores) else {}
         return as_html(f"Run directory {self.path}", _facts(self), more | {k: v for k, v in self.tables.items() if k not in more})

@@ -24,8 +24,9 @@ from jax import Array
 from .. import __version__
 from ..data.names import did_you_mean
 from ..data.export import CONVENTIONS, NAMES
+from ..data.sites import Sites, weather_of
 from .devices import lane_multiple, share_out, widen
-from .inputs import Inputs, make_inputs, records
+from .inputs import Inputs, make_inputs
 from .programs import Program
 from .spinup import SPINUPS, bind, spin_up
 from .structure import ATTRIBUTES, FORCING, VARIABLES, Model, Pools, State
@@ -202,9 +203,9 @@ def run_attributes(model: Model, parameters: Mapping[str, np.ndarray], **options
             "version": __version__, "model": model.name, "fingerprint": digest.hexdigest()[:12], **options}
 
 # %% ../../nbs/03_model/05_simulate.ipynb #123450c9
-def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
+def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
              state: xr.Dataset | None = None, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
-    """Run the model at all sites of `forcing` (dims site and time; see `prepare_forcing`).
+    """Run the model at all sites of `forcing`: a cube, what `prepare` has made of one, or the forcing itself (dims site and time; see `prepare_forcing`).
 
     parameters: "process.name" -> scalar or (site,) array or DataArray, or a Dataset of them; the rest keeps its default.
     spinup: "none" (the starting values), "reference", "accelerated" (close to the reference, at a small part of the
@@ -222,7 +223,7 @@ def simulate(model: Model, forcing: xr.Dataset, parameters: Mapping | xr.Dataset
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     one_process()
     outputs = chosen_outputs(model, outputs)
-    start, length = records(forcing)
+    forcing, (start, length) = weather_of(forcing, model.forcing_options())
     sites = [str(s) for s in forcing.site.values]
     values = complete_parameters(model, parameters, sites)
     check_parameters(model, values, forcing)

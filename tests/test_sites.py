@@ -1,0 +1,100 @@
+"""Sites are prepared once: each verb gives the same for a cube and for what is prepared of it, prepares a cube once, and what is prepared never."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hybridecosys as he
+from hybridecosys.data import sites as sites_module
+from hybridecosys.data.observations import TARGETS
+from hybridecosys.data.sites import prepared, records, without_days
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return he.synthetic_cube(n_sites=6, years=2, seed=3, spinup="none")
+
+
+@pytest.fixture(scope="module")
+def sites(cube):
+    return he.prepare(cube)
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How often a cube was prepared."""
+    calls, real = [], sites_module.prepare_forcing
+    monkeypatch.setattr(sites_module, "prepare_forcing", lambda cube, **options: calls.append(cube.sizes["site"]) or real(cube, **options))
+    return calls
+
+
+def test_parts_of_what_is_prepared_are_what_is_prepared_of_parts(cube, sites):
+    names = [sites.names[4], sites.names[1]]
+    part, alone = sites.select(names), he.prepare(cube.sel(site=names))
+    xr.testing.assert_identical(part.cube, alone.cube)
+    for name in alone.forcing:
+        xr.testing.assert_identical(part.forcing[name], alone.forcing[name])
+    assert [list(x) for x in part.record] == [list(x) for x in records(part.forcing)]
+    xr.testing.assert_identical(part.observed(["gpp", "nee"]), alone.observed(["gpp", "nee"]))
+    assert part.select(names[0]).names == (names[0],) and len(part) == 2
+
+
+def test_what_is_hidden_cannot_be_seen(cube, sites):
+    days = cube.time.dt.year == int(cube.time.dt.year[-1])
+    blind = sites.hide(days)
+    xr.testing.assert_identical(blind.forcing, he.prepare_forcing(without_days(cube, days)))
+    seen = blind.observed()
+    assert all(seen[t].sel(time=days).isnull().all() and seen[t].sel(time=~days).equals(sites.observed()[t].sel(time=~days)) for t in seen if "time" in seen[t].dims)
+    absurd = cube.assign({v: cube[v].where(~days, 0.77) for v in TARGETS.variable if v in cube and "time" in cube[v].dims})
+    other = he.prepare(absurd).hide(days)
+    xr.testing.assert_equal(other.forcing, blind.forcing)
+    xr.testing.assert_equal(other.cube, blind.cube)
+
+
+def test_greenness_that_drives_is_not_hidden(cube):
+    options = he.wroasted(greenness="observed").forcing_options()
+    green = he.prepare(cube, **options)
+    days = cube.time.dt.year > 0
+    assert green.hide(days).cube.FAPAR.equals(cube.FAPAR) and green.hide(days).forcing.greenness.equals(green.forcing.greenness)
+    assert green.hide(days).cube.GPP_NT_VUT_REF.isnull().all()
+
+
+def test_the_best_years_are_those_with_most_observations(cube, sites):
+    few = cube.copy(deep=True)
+    for name in TARGETS.variable:
+        if name in few and "time" in few[name].dims:
+            few[name][:, :365] = np.nan
+    assert list(he.prepare(few).best_years(1).record[0]) == [365] * 6
+    assert all((mine == whole).all() for mine, whole in zip(sites.best_years(9).record, sites.record))
+
+
+def test_a_run_of_the_model(cube, sites, count):
+    options = dict(spinup="none", outputs=["gpp", "nee"])
+    expected = he.simulate(he.wroasted(), he.prepare_forcing(cube), **options)
+    xr.testing.assert_identical(he.simulate(he.wroasted(), sites, **options), expected)
+    assert not count
+    xr.testing.assert_identical(he.simulate(he.wroasted(), cube, **options), expected)
+    assert count == [6]
+
+
+def test_nothing_is_changed_in_place(cube, sites):
+    before = sites.cube.copy(deep=True), sites.forcing.copy(deep=True)
+    sites.select(sites.names[:2]), sites.hide(cube.time.dt.year > 0), sites.best_years(1), sites.observed().update({"gpp": sites.observed().gpp * 0})
+    xr.testing.assert_identical(sites.cube, before[0])
+    xr.testing.assert_identical(sites.forcing, before[1])
+    assert float(sites.observed().gpp.max()) > 0
+    with pytest.raises(AttributeError):
+        sites.cube = cube
+
+
+def test_what_cannot_be_meant_is_refused(cube, sites):
+    with pytest.raises(ValueError, match="is not among these sites"):
+        sites.select(["XX-Abc"])
+    with pytest.raises(ValueError, match="prepared already"):
+        he.prepare(sites.forcing)
+    with pytest.raises(TypeError, match="open_cube"):
+        he.prepare("cube.nc")
+    with pytest.raises(ValueError, match="prepared with on_gap='error', but on_gap='longest' is asked for"):
+        prepared(sites, {"on_gap": "longest"})
+    with pytest.raises(ValueError, match="the forcing lacks greenness"):
+        he.simulate(he.wroasted(greenness="observed"), sites, spinup="none")
