@@ -67,11 +67,6 @@ class ParameterNetwork(nnx.Module):
         self.last = nnx.Linear(options.hidden, len(own), use_bias=False, kernel_init=partial(_near_zero, options.spread), rngs=rngs) if n_features else None
         self.dropout = nnx.Dropout(options.dropout)
 
-    @property
-    def origin(self) -> tuple:
-        """All that two networks which differ in their weights alone have in common."""
-        return self.n_features, self.names, self.own, self.lower, self.upper, self.shared, self.options
-
     def __call__(self, features: Array, rngs: nnx.Rngs | None = None) -> dict[str, Array]:
         """Parameters of the sites; `rngs` is needed where a network with dropout is trained."""
         x = features
@@ -88,9 +83,14 @@ class ParameterNetwork(nnx.Module):
         return {name: jnp.broadcast_to(v, (*v.shape[:-1], n)) for (name, *_), v in zip(self.shared, values, strict=True)}
 
 # %% ../../nbs/04_learning/02_network.ipynb #newnetwork2
+def _alike(network: ParameterNetwork) -> tuple:
+    """All that two networks which differ in their weights alone have in common."""
+    return network.n_features, network.names, network.own, network.lower, network.upper, network.shared, network.options
+
+
 def graph_of(network: ParameterNetwork) -> MadeFrom:
     """The graph of a network, as an argument of a program."""
-    return MadeFrom(nnx.graphdef(network), *network.origin)
+    return MadeFrom(nnx.graphdef(network), *_alike(network))
 
 
 def parameters_of(graph: MadeFrom, weights: nnx.State, rest: nnx.State, features: Array) -> dict[str, Array]:
@@ -118,7 +118,7 @@ def new_network(n_features: int, table: dict[str, Parameter], options: NetworkOp
     make = lambda rngs: ParameterNetwork(n_features, table, options, start, rngs=rngs)
     like = nnx.eval_shape(lambda: make(nnx.Rngs(0)))  # its graph: nothing is computed
     begins = tuple((v.shape, v.tobytes()) for v in (np.asarray(start.get(n, p.values), float) for n, p in table.items()))
-    weights = _new_weights(MadeFrom(make, *like.origin, begins), np.uint32(seed % 2**32))
+    weights = _new_weights(MadeFrom(make, *_alike(like), begins), np.uint32(seed % 2**32))
     return nnx.merge(nnx.graphdef(like), weights, nnx.state(like, nnx.Not(nnx.Param)))
 
 # %% ../../nbs/04_learning/02_network.ipynb #f6fc5feb

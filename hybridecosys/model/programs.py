@@ -63,9 +63,6 @@ def program_folder() -> Path | None:
     return Path(jaxs) / "hybridecosys" if jaxs else user_cache() / "hybridecosys" / "programs"
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs09
-_LIBRARIES = {*sys.stdlib_module_names, "jax", "jaxlib", "numpy", "flax", "optax", "scipy", "hybridecosys"}  # told apart by their versions
-
-
 class NoFingerprint(TypeError):
     """An object whose description would not say all of it."""
 
@@ -81,6 +78,9 @@ class MadeFrom:
 
     def __hash__(self):
         return hash(self.origin)
+
+# %% ../../nbs/03_model/10_programs.ipynb #programs09b
+_LIBRARIES = {*sys.stdlib_module_names, "jax", "jaxlib", "numpy", "flax", "optax", "scipy", "hybridecosys"}  # told apart by their versions
 
 
 def fingerprint(x) -> str:
@@ -259,7 +259,6 @@ def _compiled_here() -> Iterator[Callable[[], bool]]:
 # %% ../../nbs/03_model/10_programs.ipynb #programs23
 class Program:
     """A function compiled for each kind of arguments, like `jax.jit(function, static_argnames=static)`, whose programs are kept in `program_folder`."""
-
     def __init__(self, function: Callable, static: Sequence[str]):
         functools.update_wrapper(self, function)
         self.static, self._programs = tuple(static), {}
@@ -269,8 +268,7 @@ class Program:
 
     def anew(self):
         """`jitted` again, as a function that JAX has not seen: what it has in memory may come from its cache."""
-        function = self.__wrapped__
-        return jax.jit(functools.wraps(function)(lambda *args: function(*args)), static_argnames=self.static)
+        return jax.jit(functools.wraps(self.__wrapped__)(lambda *args: self.__wrapped__(*args)), static_argnames=self.static)
 
     def __getattr__(self, name: str):
         if name.startswith("__") or "jitted" not in vars(self):
