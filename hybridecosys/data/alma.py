@@ -17,6 +17,7 @@ import xarray as xr
 from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
+from .files import UNREADABLE
 from .fluxnet import _with_attributes, site_in_name
 from .halfhourly import QUALITY_CODES, to_days, uwue_transpiration
 from .units import convert
@@ -133,7 +134,7 @@ def open_alma(path: str | os.PathLike) -> xr.Dataset:
     try:
         with xr.open_dataset(path) as ds:
             return ds.load()
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path.name}: not a readable NetCDF file, or truncated ({error})") from error
 
 

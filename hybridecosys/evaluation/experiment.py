@@ -25,7 +25,7 @@ import xarray as xr
 from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.cube import open_cube
-from ..data.files import holder, locked, used, write_dataset, write_json, write_table
+from ..data.files import UNREADABLE, holder, locked, used, write_dataset, write_json, write_table
 from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
 from .folds import neighbourhoods
@@ -370,7 +370,7 @@ def read_simulation(path: Path) -> xr.Dataset:
     "The output of `hybridecosys simulate`. ValueError naming a file that is not one, or is truncated."
     try:
         run = xr.load_dataset(path)
-    except (ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable NetCDF file, or truncated ({error})") from error
     if not {"site", "time"} <= set(run.dims):
         raise ValueError(f"{path}: not the output of a simulation, its dimensions are {', '.join(map(str, run.dims)) or 'none'}")

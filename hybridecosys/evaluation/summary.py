@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table
-from ..data.files import replaced
+from ..data.files import UNREADABLE, replaced
 from .metrics import METRICS, site_table
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1
@@ -186,7 +186,7 @@ def _read(file: Path, columns: Sequence[str]):
     readers = {".csv": _read_table, ".nc": _read_netcdf, ".json": lambda f: json.loads(f.read_text(encoding="utf-8"))}
     try:
         data = readers.get(file.suffix, lambda f: f.read_text(encoding="utf-8"))(file)
-    except (ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"cannot read {file}: {error}") from error
     if columns and (lacking := [c for c in columns if c not in (data.variables if file.suffix == ".nc" else data)]):
         raise ValueError(f"cannot read {file}: it has no column {', '.join(lacking)}")
