@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['YEAR', 'UNITS', 'records', 'extra_names', 'check_dates', 'without_days', 'drives', 'best_stretch', 'cut', 'Sites',
-           'select_sites', 'hide_seen', 'keep_best', 'prepare', 'prepared', 'cube_of', 'check_agreed', 'weather_of',
-           'as_html', 'site_days']
+           'select_sites', 'hide_seen', 'keep_best', 'prepare', 'join', 'renamed', 'prepared', 'cube_of', 'options_of',
+           'names_of', 'check_agreed', 'weather_of', 'observed_of', 'as_html', 'site_days']
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesimports1
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,8 @@ import pandas as pd
 import xarray as xr
 
 from .attributes import GREENNESS, cover_fractions
+from .canonical import canonical_labels
+from .choices import OUT_OF_RANGE
 from .cube import drop_leap_days, settled
 from .forcing import FORCING, INPUTS, prepare_forcing
 from .greenness import EXTRA_FORCING
@@ -203,6 +205,21 @@ def prepare(cube: xr.Dataset, **options) -> Sites:
     forcing = prepare_forcing(cube, **options)
     return Sites(cube, forcing, records(forcing), options)
 
+# %% ../../nbs/01_data/19_sites.ipynb #sitesjoin002
+def join(parts: Sequence[Sites]) -> Sites:
+    """The sites of several, one after the other. Raises `ValueError` where they were prepared with different options."""
+    for part in parts[1:]:
+        check_agreed(part, parts[0].options)
+    if len(parts) == 1:
+        return parts[0]
+    cube, forcing = (xr.concat(all_of, "site", data_vars="minimal", coords="minimal", compat="override", join="outer") for all_of in ([p.cube for p in parts], [p.forcing for p in parts]))
+    return Sites(cube, forcing, records(forcing), parts[0].options)
+
+
+def renamed(sites: Sites, names: Sequence[str]) -> Sites:
+    """The sites under other names."""
+    return replace(sites, cube=sites.cube.assign_coords(site=list(names)), forcing=sites.forcing.assign_coords(site=list(names)))
+
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven02
 def prepared(given: xr.Dataset | Sites, options: Mapping | None = None) -> Sites:
     """Sites as they were given, or the cube that was given prepared with `options`. Raises `ValueError` naming an option that sites were prepared with otherwise."""
@@ -220,6 +237,16 @@ def cube_of(given: xr.Dataset | Sites, options: Mapping | None = None) -> xr.Dat
     return given.cube
 
 
+def options_of(given: xr.Dataset | Sites, options: Mapping | None) -> Mapping | None:
+    """The `options` that were stated, or else those that sites were prepared with."""
+    return given.options if options is None and isinstance(given, Sites) else options
+
+
+def names_of(given: xr.Dataset | Sites) -> list[str]:
+    """Names of the sites of a cube, or of what was prepared."""
+    return list(given.names) if isinstance(given, Sites) else [str(s) for s in canonical_labels(given).site.values]
+
+
 def check_agreed(sites: Sites, options: Mapping | None) -> None:
     """Raise `ValueError` where sites were prepared with other options than these."""
     usual = {n: d for n, d in prepare_forcing.__kwdefaults__.items()}
@@ -235,6 +262,11 @@ def weather_of(given: xr.Dataset | Sites, options: Mapping | None = None) -> tup
         return given, records(given)
     sites = given if isinstance(given, Sites) else prepare(given, **(options or {}))
     return sites.forcing, sites.record
+
+# %% ../../nbs/01_data/19_sites.ipynb #sitesgiven04
+def observed_of(given: xr.Dataset | Sites, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
+    """Observations of sites, or of a cube (see `observations`)."""
+    return given.observed(targets, without) if isinstance(given, Sites) else observations(given, targets, without, out_of_range=out_of_range)
 
 # %% ../../nbs/01_data/19_sites.ipynb #siteshtml002
 def as_html(title: str, rows: Mapping[str, object], more: Mapping[str, pd.DataFrame] | None = None) -> str:
