@@ -417,13 +417,15 @@ def calibrate_cube(options: CalibrateOptions) -> str:
             start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         tell_changes(cube)
         began = time.perf_counter()
-        fit = calibrate(wroasted(greenness=options.greenness), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        forcing=forcing_options(options), run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
+        model = wroasted(greenness=options.greenness)
+        sites = prepare(cube, **model.forcing_options(forcing_options(options)))
+        fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
+                        run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
-        seen = observations(cube, without=fit.model.no_targets)
+        seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
-        runs = {"default": simulate(fit.model, fit.forcing(cube), spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
+        runs = {"default": simulate(fit.model, whole, spinup=options.spinup, outputs=outputs), "calibrated": simulate(fit.model, whole, fit.parameters, spinup=options.spinup, outputs=outputs)}
         late = is_held_out(seen, fit.periods.held_out)
         parts = {"train": seen.where(~late), "test": seen.drop_vars("agb", errors="ignore").where(late)}
         parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})

@@ -295,8 +295,8 @@ def train_trees(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple
 def calibrate_sites(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, None]:
     "Calibrate every site that is tested on its own, once for all folds."
     s, there = study.settings, folder / "training"
-    sites = [x for x in study.cube.site.values.astype(str) if x in set(study.folds.site[study.folds.part == "test"])]
-    fit = calibrate(study.model, study.cube.sel(site=sites), spinup=s["spinup"], targets=s["targets"], forcing=s["forcing"], run_dir=there,
+    sites = [x for x in study.data.names if x in set(study.folds.site[study.folds.part == "test"])]
+    fit = calibrate(study.model, study.data.select(sites), spinup=s["spinup"], targets=s["targets"], run_dir=there,
                     resume=(there / "config.json").exists(), progress=progress, **s["calibration"])
     return fit.parameters, None
 

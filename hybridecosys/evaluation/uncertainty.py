@@ -261,7 +261,7 @@ def feature_distance(hybrid: HybridModel, train_cube: xr.Dataset | Sites, cube: 
     features and for fewer than two training sites."""
     if hybrid.encoder is None:
         raise ValueError("a model without features has no distances between sites")
-    train_cube, cube = (cube_of(given, hybrid.forcing_options) for given in (train_cube, cube))
+    train_cube, cube = (given.cube if isinstance(given, Sites) else given for given in (train_cube, cube))
     if train_cube.sizes["site"] < 2:
         raise ValueError("distances between training sites need at least two of them")
     trained, asked = (hybrid.encoder.transform(c) for c in (train_cube, cube))
