@@ -277,22 +277,23 @@ def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dat
 
     split: site -> "train", "valid" or "test"; the errors are those at the valid sites: without any there is no residuals.csv, and the intervals are those of the
     members alone. Returns the scores of the ensemble's mean, with columns split and method. ValueError for a split without training or test sites, and for a site without a part."""
-    sites = prepared(cube, ensemble.forcing_options)
-    if lost := [s for s in sites.names if s not in split]:
+    given, cube = cube, cube_of(cube, ensemble.members[0].forcing_options)
+    sites = cube.site.values.astype(str)
+    if lost := [s for s in sites if s not in split]:
         raise ValueError(f"site {lost[0]} of the cube has no part in the split")
-    part = {p: sites.select([s for s in sites.names if split[s] == p]) for p in ("train", "valid", "test")}
-    if empty := [p for p in ("train", "test") if not len(part[p])]:
+    part = {p: cube.isel(site=[split[s] == p for s in sites]) for p in ("train", "valid", "test")}
+    if empty := [p for p in ("train", "test") if not part[p].sizes["site"]]:
         raise ValueError(f"no site of the cube is of the part {empty[0]!r}")
     run_dir = as_path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    parameters, seen = ensemble.member_parameters(sites), sites.observed()
-    run = ensemble.simulate(sites, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
-    residuals = fit_residuals(run.sel(site=list(part["valid"].names)), part["valid"]) if len(part["valid"]) else None
+    parameters, seen = ensemble.member_parameters(cube), observed_of(cube)
+    run = ensemble.simulate(given if isinstance(given, Sites) else cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
+    residuals = fit_residuals(run.sel(site=part["valid"].site), part["valid"]) if part["valid"].sizes["site"] else None
     write_dataset(run_dir / "members.nc", parameters)
     write_table(run_dir / "spread.csv", parameter_spread(parameters), index=True)
     if residuals is not None:
         write_table(run_dir / "residuals.csv", residuals, index=True)
-    tables = {"flux_spread": flux_spread(run, sites), "coverage": coverage(run, sites, residuals), "distance": feature_distance(ensemble.members[0], part["train"], sites)}
+    tables = {"flux_spread": flux_spread(run, cube), "coverage": coverage(run, cube, residuals), "distance": feature_distance(ensemble.members[0], part["train"], cube)}
     for name, table in tables.items():
         table.insert(1, "split", table.site.map(split))
         write_table(run_dir / f"{name}.csv", table)
