@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from hybridecosys import keep_programs, prepare_forcing, wroasted
+from hybridecosys import bucket, keep_programs, prepare_forcing, wroasted
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
@@ -77,7 +77,35 @@ def test_a_program_from_a_file_gives_the_same_bits_and_traces_nothing(folder, mo
         assert len(files(folder)) == 2
 
 
-def test_a_damaged_file_and_a_folder_that_cannot_be_written_to(folder, month):
+def doubled(x, by):
+    return x * by
+
+
+def test_what_jax_found_in_its_own_cache_is_not_written_again(folder, monkeypatch):
+    """Such a program has lost its functions: written and read once more, it could not be run. The same where JAX has it in memory since it found it."""
+    x = np.arange(3.0, dtype="float32")
+    before = {name: getattr(jax.config, name) for name in ("jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")}
+    jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+    for name in before:
+        jax.config.update(name, 0)
+    compilation_cache.reset_cache()
+    try:
+        assert same(Program(doubled, ())(x, 2.0), x * 2) and len(files(folder)) == 1  # compiled here
+        files(folder)[0].unlink()
+        jax.clear_caches()
+        assert same(jax.jit(doubled)(x, 2.0), x * 2)  # found by JAX
+        for _ in range(2):
+            assert same(Program(doubled, ())(x, 2.0), x * 2)
+        assert not files(folder)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_a_damaged_file_and_a_folder_that_cannot_be_written_to(folder):
+    model = bucket()
+    weather = prepare_forcing(synthetic_weather(n_sites=1, years=1)).isel(time=slice(0, 3))
+    month = model, {n: np.float32(p.default) for n, p in model.parameter_table.items()}, make_inputs(weather, spinup=False, block=3), "none", ("gpp",)
     new = lambda: Program(run, ("model", "spinup", "outputs"))
     expected = new()(*month)
     (file,) = files(folder)

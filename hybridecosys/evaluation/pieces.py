@@ -372,12 +372,12 @@ def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None
 # %% ../../nbs/05_evaluation/08_pieces.ipynb #c9a1000cc
 def intervals(study: Study, run: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Coverage of the intervals of the ensemble, and the spread between its members, at held-out sites; the size of the errors at the sites of a fold is taken from the other folds."
-    tables = []
+    tables, cube = [], study.cube.drop_vars(study.model.no_targets, errors="ignore")
     for fold in dict.fromkeys(run.fold.values):
         mine, others = (run.isel(site=(run.fold == fold).values == own) for own in (True, False))
-        residuals = fit_residuals(others, study.data.select(others.site.values)) if others.sizes["site"] else None
-        tables.append(coverage(mine, study.data.select(mine.site.values), residuals))
-    return tuple(t.assign(split="test") for t in (pd.concat(tables, ignore_index=True), flux_spread(run, study.data.select(run.site.values))))
+        residuals = fit_residuals(others, cube.sel(site=others.site.values)) if others.sizes["site"] else None
+        tables.append(coverage(mine, cube.sel(site=mine.site.values), residuals))
+    return tuple(t.assign(split="test") for t in (pd.concat(tables, ignore_index=True), flux_spread(run, cube.sel(site=run.site.values))))
 
 
 def learned_outputs(study: Study, method: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from .cost import Observed, pack_observations
 from .options import TrainingOptions
 from ..model.devices import lane_multiple, share_out, widen, width
 from ..model.inputs import YEAR, Inputs, make_inputs, take_sites
+from ..model.programs import Program
 
 # %% ../../nbs/04_learning/03_batches.ipynb #18d49a3b
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def noisy(members: Sequence[Member]) -> np.ndarray:
     return out
 
 # %% ../../nbs/04_learning/03_batches.ipynb #18d49a3bc
-_take_sites = jax.jit(take_sites)
+_take_sites = Program(take_sites, static=())
 
 
 def side_by_side(data: TrainingData, features: np.ndarray, rows: Sequence[np.ndarray]) -> Batch:

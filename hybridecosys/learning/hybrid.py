@@ -18,7 +18,7 @@ from jax import Array
 
 from ..data.sites import Sites, as_html, cube_of
 from .batches import Batches, Member, validation_batch
-from .network import make_network
+from .network import learned_table, make_network, predicted
 from .options import NetworkOptions
 from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_weights
 from .training import train
@@ -56,7 +56,7 @@ class HybridParts(Predictor):
         self.network_options = network or NetworkOptions()
         self.start = {str(name): np.asarray(value, float).tolist() for name, value in (start or {}).items()}
         self.network = None
-        make_network(self.model, 0, self.learned, self.network_options, seed, self.start)  # unknown or unbounded parameters are found here
+        learned_table(self.model, self.learned, self.start)  # unknown or unbounded parameters are found here
 
     def __repr__(self):
         groups = ", ".join(self.features) if self.features else ("no features: one set for all sites" if self.features == [] else "default features")
@@ -145,9 +145,8 @@ class HybridModel(HybridParts):
         """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site). One that is learned once for all sites has the
         same value at each and the attribute `scope` "global"; an array, the weights of a neural process say, has dimensions of its own (`NAME_dim_0`, ...) and no site."""
         self._require_ready()
-        self.network.eval()
         cube = cube_of(cube, self.forcing_options)
-        return labelled(self.network(encoded(self.encoder, cube).values.astype(np.float32)), self.model.parameter_table, cube.site)
+        return labelled(predicted(self.network, encoded(self.encoder, cube).values.astype(np.float32)), self.model.parameter_table, cube.site)
 
     def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
         train_alone(self, train, valid, schedule)

@@ -30,6 +30,7 @@ from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_w
 from .records import CHANNELS, Records, SequenceNetwork, SequenceOptions, WindowBatches, make_records, spreads, window_costs
 from .training import LOSSES, Progress, make_optimizer, train_epochs
 from ..model.inputs import YEAR
+from ..model.programs import MadeFrom
 from ..model.simulate import in_float32
 from ..model.structure import VARIABLES, Model
 
@@ -37,7 +38,7 @@ from ..model.structure import VARIABLES, Model
 @partial(jax.jit, static_argnames=("graph", "outputs", "bounded", "warmup"))
 def _gradients(graph, weights, rest, b, scale, key, noise, importance, outputs, bounded, warmup):
     """Costs of each target, (window,), and the gradient of their mean total with respect to the weights."""
-    jitter, drop = jax.random.split(key)
+    jitter, drop = jax.random.split(jax.random.wrap_key_data(key))
     features = b["features"] + noise * b["noisy"] * jax.random.normal(jitter, b["features"].shape)
 
     def cost(weights):
@@ -184,12 +185,12 @@ class PlainModel(Predictor):
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #seqstep02
 @lru_cache(maxsize=16)
-def _update_program(optimizer) -> Callable:
+def _update_program(optimizer: MadeFrom) -> Callable:
     """The new weights and optimizer state, and whether the gradient is finite, compiled."""
     @jax.jit
     def update(weights, opt_state, gradient):
         good = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]))
-        change, opt_state = optimizer.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
+        change, opt_state = optimizer.value.update(jax.tree.map(lambda g: jnp.where(good, g, 0), gradient), opt_state, weights)
         return jax.tree.map(lambda w, c: w + c, weights, change), opt_state, good
 
     return update
@@ -221,7 +222,7 @@ def train_sequence(model: PlainModel, batches: WindowBatches, held: Held | None,
         return record_costs({name: y[..., i] for i, name in enumerate(model.outputs)}, held.records)
 
     weights = _alone(weights)
-    state = Progress(0, weights, weights, _alone(optimizer.init(_first(weights))), weights, np.zeros(1, int), np.full(1, np.inf), pd.DataFrame(columns=LOSSES))
+    state = Progress(0, weights, weights, _alone(optimizer.value.init(_first(weights))), weights, np.zeros(1, int), np.full(1, np.inf), pd.DataFrame(columns=LOSSES))
     step = sequence_step(model, graph, optimizer, options)
     state = train_epochs(state, step, check, rest, batches, held, schedule.epochs, options, schedule.run_dir, schedule.resume, schedule.progress)
     nnx.update(model.network, _first(state.best))

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'LEFT_OUT', 'NonFiniteGradient', 'simulate_costs', 'site_gradients', 'predict', 'in_lanes', 'in_members',
-           'step_programs', 'make_step', 'check_program', 'make_check', 'make_optimizer', 'Progress', 'stack_networks',
-           'unstack_network', 'train', 'train_epochs', 'one_epoch', 'left_out', 'Checkpoints', 'readable', 'restored']
+           'draw', 'draw_lanes', 'update', 'make_step', 'make_check', 'make_optimizer', 'start_optimizer',
+           'keys_of_epoch', 'Progress', 'stack_networks', 'unstack_network', 'train', 'train_epochs', 'one_epoch',
+           'left_out', 'Checkpoints', 'readable', 'restored']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -29,11 +29,11 @@ from ..data.files import write_arrays, write_table
 from ..data.observations import TARGETS
 from .batches import Batch, Batches, noisy
 from .cost import Observed, output_names, site_costs, total_cost
-from .network import ParameterNetwork
+from .network import ParameterNetwork, graph_of, parameters_of
 from .options import TrainingOptions
 from ..model.devices import bring_back, share_out
 from ..model.inputs import Inputs
-from ..model.programs import Program
+from ..model.programs import MadeFrom, Program
 from ..model.simulate import run
 from ..model.structure import Model
 
@@ -64,14 +64,13 @@ _simulate_costs = Program(simulate_costs, static=("model", "spinup"))
 _site_gradients = Program(site_gradients, static=("model", "spinup", "bounded"))
 
 
-def predict(network: nnx.GraphDef, weights, rest, features: Array) -> dict[str, Array]:
-    """Parameters at all places of a batch, name -> (member * site,), or (*shape, member * site) for an array. `weights` are stacked, features (member, site, feature)."""
-    def one(weights, features):
-        net = nnx.merge(network, weights, rest)
-        net.eval()
-        return net(features)
+def predict(network: MadeFrom, weights, rest, features: Array) -> dict[str, Array]:
+    """Parameters at all places of a batch, name -> (member * site,), or (*shape, member * site) for an array. network: its graph; `weights` are stacked, features (member, site, feature)."""
+    found = jax.vmap(parameters_of, in_axes=(None, 0, None, 0))(network, weights, rest, features)
+    return {n: in_lanes(p) for n, p in found.items()}
 
-    return {n: in_lanes(p) for n, p in jax.vmap(one)(weights, features).items()}
+
+_predict = Program(predict, static=("network",))
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eaa
 def in_lanes(p: Array) -> Array:
@@ -84,84 +83,97 @@ def in_members(p: Array, counts: Array) -> Array:
     return jnp.moveaxis(p.reshape(*p.shape[:-1], *counts.shape), -2, 0)
 
 # %% ../../nbs/04_learning/03_training.ipynb #stepprograms1
-@lru_cache(maxsize=16)
-def step_programs(network: nnx.GraphDef, optimizer: optax.GradientTransformation, noise: float, explode: float, importance: tuple, span: tuple) -> tuple[Callable, Callable]:
-    """Two compiled functions of a step: the parameters that all members draw, with noise and dropout, name -> (member, *shape, site); and what the gradient of
-    each site does to weights and optimizer state. importance, span: pairs of target and weight, of parameter and range."""
-    importance, span = dict(importance), dict(span)
-
-    def one(weights, rest, features, noisy, key):
-        net = nnx.merge(network, weights, rest)
+def draw(network: MadeFrom, weights, rest, features: Array, noise: Array, keys: Array) -> dict[str, Array]:
+    """Parameters of all members in training, name -> (member, *shape, site), with dropout, and with noise on the features of this size, (member, feature). keys: raw, (member, 2)."""
+    def one(weights, features, noise, key):
+        net = nnx.merge(network.value, weights, rest)
         net.train()
-        jitter, drop = jax.random.split(key)
-        return net(features + noise * noisy * jax.random.normal(jitter, features.shape), nnx.Rngs(dropout=drop))
+        jitter, drop = jax.random.split(jax.random.wrap_key_data(key))
+        return net(features + noise * jax.random.normal(jitter, features.shape), nnx.Rngs(dropout=drop))
 
-    def of_all(weights, rest, features, noisy, keys):
-        return jax.vmap(one, in_axes=(0, None, 0, 0, 0))(weights, rest, features, noisy, keys)
+    return jax.vmap(one)(weights, features, noise, keys)
 
-    @jax.jit
-    def update(weights, opt_state, rest, features, noisy, keys, counts, costs, gradient):
-        finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
-        size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
-        used = finite & (size <= explode) & counts.ravel()
-        share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
-        gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
-        (change,) = jax.vjp(lambda w: of_all(w, rest, features, noisy, keys), weights)[1](gradient)
-        updates, opt_state = jax.vmap(optimizer.update)(change, opt_state, weights)
-        return optax.apply_updates(weights, updates), opt_state, finite, used
 
-    return jax.jit(of_all), update
+def draw_lanes(network: MadeFrom, weights, rest, features: Array, noise: Array, keys: Array) -> dict[str, Array]:
+    """What is drawn, as the physics wants it: name -> (*shape, member * site)."""
+    return {n: in_lanes(p) for n, p in draw(network, weights, rest, features, noise, keys).items()}
+
+
+_draw_lanes = Program(draw_lanes, static=("network",))
+
+# %% ../../nbs/04_learning/03_training.ipynb #stepprograms3
+def update(network: MadeFrom, optimizer: MadeFrom, importance: tuple, span: tuple, weights, opt_state, rest, features: Array, noise: Array, keys: Array, counts: Array,
+           explode: float, costs: Mapping[str, Array], gradient: Mapping[str, Array]) -> tuple:
+    """New weights and optimizer state of all members, and of each site whether its cost and gradient are finite and whether they were used.
+
+    importance, span: pairs of target and weight, of parameter and range. counts: whether a place is taken, (member, site). A gradient longer than `explode` ranges is not used."""
+    importance, span = dict(importance), dict(span)
+    finite = jnp.isfinite(total_cost(costs, importance)) & jnp.all(jnp.stack([jnp.isfinite(g).reshape(-1, g.shape[-1]).all(0) for g in gradient.values()]), 0)
+    size = jnp.max(jnp.stack([jnp.abs(g * span[n]).reshape(-1, g.shape[-1]).max(0) for n, g in gradient.items()]), 0)
+    used = finite & (size <= explode) & counts.ravel()
+    share = (used.reshape(counts.shape) / used.reshape(counts.shape).sum(1, keepdims=True).clip(1)).ravel()
+    gradient = {n: in_members(jnp.where(used, g * share, 0), counts) for n, g in gradient.items()}
+    (change,) = jax.vjp(lambda w: draw(network, w, rest, features, noise, keys), weights)[1](gradient)
+    updates, opt_state = jax.vmap(optimizer.value.update)(change, opt_state, weights)
+    return optax.apply_updates(weights, updates), opt_state, finite, used
+
+
+_update = Program(update, static=("network", "optimizer", "importance", "span"))
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eab
-def make_step(model: Model, network: nnx.GraphDef, optimizer: optax.GradientTransformation, spinup: str, options: TrainingOptions,
-              noisy: np.ndarray) -> Callable:
+def make_step(model: Model, network: MadeFrom, optimizer: MadeFrom, spinup: str, options: TrainingOptions, noisy: np.ndarray) -> Callable:
     """A step of all members: (weights, optimizer state, other state, batch, keys) -> (weights, optimizer state, costs, finite, used).
 
     Weights and optimizer state are stacked along the members. noisy: 1 for a feature that gets noise, else 0, (member, feature) (see `hybridecosys.learning.batches.noisy`).
     costs: target -> (member * site,). finite: whether a site's cost and gradient are; used: whether they took part.
     """
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}
-    span = {n: p.upper - p.lower if p.bounded else 1.0 for n, p in model.parameter_table.items()}  # what a gradient is measured in
-    draw, update = step_programs(network, optimizer, options.noise, options.explode, tuple(importance.items()), tuple(span.items()))
+    span = tuple((n, float(p.upper - p.lower) if p.bounded else 1.0) for n, p in model.parameter_table.items())  # what a gradient is measured in
+    noise = options.noise * noisy
 
     def step(weights, opt_state, rest, b: Batch, keys):
-        learned = {n: in_lanes(p) for n, p in draw(weights, rest, b.features, noisy, keys).items()}
+        learned = _draw_lanes(network, weights, rest, b.features, noise, keys)
         costs, gradient = bring_back(_site_gradients(model, share_out(learned), b.inputs, b.observed, spinup, importance, options.bounded))
-        weights, opt_state, finite, used = update(weights, opt_state, rest, b.features, noisy, keys, b.counts, costs, gradient)
+        weights, opt_state, finite, used = _update(network, optimizer, tuple(importance.items()), span, weights, opt_state, rest, b.features, noise, keys,
+                                                   b.counts, options.explode, costs, gradient)
         return weights, opt_state, costs, finite, used
 
     return step
 
 # %% ../../nbs/04_learning/03_training.ipynb #3273c8eac
-@lru_cache(maxsize=16)
-def check_program(network: nnx.GraphDef) -> Callable:
-    """`predict` of a network, compiled."""
-    return jax.jit(partial(predict, network))
-
-
-def make_check(model: Model, network: nnx.GraphDef, spinup: str) -> Callable:
+def make_check(model: Model, network: MadeFrom, spinup: str) -> Callable:
     """A function of stacked weights, other state and a batch that gives the costs of each target, (member * site,)."""
-    once = check_program(network)
-
     def check(weights, rest, b: Batch):
-        costs = _simulate_costs(model, share_out(once(weights, rest, b.features)), b.inputs, b.observed, spinup)
+        costs = _simulate_costs(model, share_out(_predict(network, weights, rest, b.features)), b.inputs, b.observed, spinup)
         return {t: np.asarray(c) for t, c in costs.items()}
 
     return check
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313
-def make_optimizer(options: TrainingOptions, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, and the schedule of the options over `steps` steps; larger steps for what all sites have in common. The same object for the same options."""
-    return _optimizer(options.learning_rate, options.common, options.warmup, max(steps, options.warmup + 1) if options.decay else None, options.weight_decay, options.clip)
-
-
-@lru_cache(maxsize=16)
-def _optimizer(rate: float, common: float, warmup: int, decay: int | None, weight_decay: float, clip: float) -> optax.GradientTransformation:
+def make_optimizer(options: TrainingOptions, steps: int) -> MadeFrom:
+    """AdamW with clipping, and the schedule of the options over `steps` steps; larger steps for what all sites have in common. `value` has the functions of Optax."""
+    decay = max(steps, options.warmup + 1) if options.decay else None
+    rate = options.learning_rate
     if decay:
-        rate = optax.warmup_cosine_decay_schedule(0 if warmup else rate, rate, warmup, decay, 0.01 * rate)
-    elif warmup:
-        rate = optax.linear_schedule(0, rate, warmup)
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay, mask=_kernels), optax.masked(optax.scale(common), _common))
+        rate = optax.warmup_cosine_decay_schedule(0 if options.warmup else rate, rate, options.warmup, decay, 0.01 * rate)
+    elif options.warmup:
+        rate = optax.linear_schedule(0, rate, options.warmup)
+    adam = optax.adamw(rate, weight_decay=options.weight_decay, mask=_kernels)
+    return MadeFrom(optax.chain(optax.clip_by_global_norm(options.clip), adam, optax.masked(optax.scale(options.common), _common)),
+                 options.learning_rate, options.common, options.warmup, decay, options.weight_decay, options.clip)
+
+
+def start_optimizer(optimizer: MadeFrom, weights: nnx.State) -> tuple:
+    """The first state of an optimizer for each member of stacked weights."""
+    return jax.vmap(optimizer.value.init)(weights)
+
+
+def keys_of_epoch(seeds: Array, epoch: int, steps: int) -> Array:
+    """Raw keys of the steps of an epoch, (step, member, 2). They depend on the seed of a member and the number of the epoch alone."""
+    return jax.vmap(lambda s: jax.random.key_data(jax.random.split(jax.random.key(s), steps)), out_axes=1)(seeds * np.uint32(100_003) + epoch)
+
+
+_start_optimizer, _keys_of_epoch = Program(start_optimizer, static=("optimizer",)), Program(keys_of_epoch, static=("steps",))
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313a
 def _kernels(weights):
@@ -204,7 +216,7 @@ class Progress:
         return (self.epoch - self.best_epoch < options.patience) if options.patience else np.ones(len(self.best_epoch), bool)
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313c
-def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tuple[MadeFrom, nnx.State, nnx.State]:
     """Graph, weights stacked along the networks, and other state. The input layers get rows of zeros for the features that a network lacks.
 
     Raises `ValueError` where the networks differ in more than the number of their features.
@@ -213,9 +225,8 @@ def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tupl
     if len(shapes) > 1:
         raise ValueError("networks that are trained together must have the same options, learned parameters, and all some features or all none")
     width = max(n.n_features for n in networks)
-    wide = ParameterNetwork(width, table, networks[0].options, rngs=nnx.Rngs(0))
-    graph, _, rest = nnx.split(wide, nnx.Param, ...)
-    return graph, jax.tree.map(lambda *w: jnp.asarray(np.stack(w)), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), rest
+    wide = nnx.eval_shape(lambda: ParameterNetwork(width, table, networks[0].options, rngs=nnx.Rngs(0)))
+    return graph_of(wide), jax.tree.map(lambda *w: jnp.asarray(np.stack(w)), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), nnx.state(wide, nnx.Not(nnx.Param))
 
 
 def _padded(weights: nnx.State, network: ParameterNetwork, width: int) -> nnx.State:
@@ -241,7 +252,7 @@ def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, 
     graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
     optimizer = make_optimizer(options, epochs * len(batches))
     step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
-    state = Progress(0, weights, weights, jax.vmap(optimizer.init)(weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
+    state = Progress(0, weights, weights, _start_optimizer(optimizer, weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
                      pd.DataFrame(columns=LOSSES))
     state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
     for i, network in enumerate(networks):
@@ -281,7 +292,7 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
               options: TrainingOptions) -> Progress:
     """One pass over the batches and the validation sites."""
     epoch, members = state.epoch + 1, batches.members
-    keys = jnp.stack([jax.random.split(jax.random.key(m.seed * 100_003 + epoch), len(batches)) for m in members], axis=1)
+    keys = np.asarray(_keys_of_epoch(np.array([m.seed % 2**32 for m in members], np.uint32), np.uint32(epoch), len(batches)))
     weights, mean, opt_state, costs, excluded = state.weights, state.mean, state.opt_state, [], []
     done = state.epoch * len(batches)
     for i, (b, key) in enumerate(zip(batches.epoch(epoch), keys, strict=True)):

@@ -247,8 +247,7 @@ def jump_lengths(repeats: int, jumps: int = 8, each: int = 3) -> list[int]:
 def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, jumps: int = 8, each: int = 3) -> State:
     """State after the spin-up of the reference experiment, before the scaling by eta, at a fraction of its cost.
 
-    `each` >= 3 years are simulated before each of the `jumps` jumps, and after the last.
-    Raises `ValueError` as `apart` does.
+    `each` >= 3 years are simulated before each of the `jumps` jumps, and after the last. Raises `ValueError` as `apart` does.
     """
     if repeats < each * (jumps + 1) + 2 * jumps:
         return reference_spinup(dynamics, inputs, repeats)
@@ -260,14 +259,12 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
     state = {name: start[name] for name in plan.pools.state if name not in remembered(plan)}
     today = {key: value[0] for key, value in weather.items()}
     day, unit = _mapped(slowly, *apart(dynamics, start, today), state, today)
-    one_day = jax.checkpoint(day)
     slow_of = lambda state: {name: state[name] for name in slowly}
     quick_of = lambda state: {name: state[name] for name in state if name not in slowly}
     after = jump_lengths(repeats, jumps, each)
-    most = max(after) + 1
 
     def morning(carry, today):
-        return one_day((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
+        return jax.checkpoint(day)((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
         state, before_jump, history, before, weight = carry
@@ -276,10 +273,10 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in slowly}
         mean = jax.tree.map(lambda a, b: weight * a + (1 - weight) * b, before, now)
-        slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, most), lambda: slow_of(new))  # and the year just simulated
+        slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, max(after) + 1), lambda: slow_of(new))  # and the year just simulated
         moved = _extrapolate(plan.pools, *history, quick_of(new), ahead, full)
         weight = _weight(sheds, *history, quick_of(new), ahead)
-        ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, most), lambda: slow)
+        ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, max(after) + 1), lambda: slow)
         return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now, weight), None
 
     first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(next(iter(state.values()))))
