@@ -1,6 +1,12 @@
-"""The files whose tests take longest come first: so two processes end at about the same time (see Makefile)."""
+"""Programs are compiled without optimisation here, in half the time: what tests run is short. (The notebooks are compiled as users' programs are.)
 
-LONGEST = ("gradients", "crossval", "interrupted", "model", "site", "neural", "greenness", "devices", "learning", "experiment", "uncertainty", "cli", "calibration", "tutorials")
+The files whose tests take longest come first: so two processes end at about the same time (see Makefile)."""
+
+import os
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()  # before JAX is imported, for the processes that tests start, too; what is set outside counts more
+LONGEST = ("gradients", "model", "site", "learning", "experiment", "crossval", "neural", "interrupted", "greenness", "structure", "devices", "regrowth", "uncertainty", "speed", "calibration", "cli", "tutorials")
 
 
 def pytest_collection_modifyitems(items):

@@ -22,6 +22,7 @@ MODEL = he.wroasted().for_training()
 REAL = Path(__file__).resolve().parents[2] / "shared" / "fluxnet" / "fluxnet2015_daily.nc"
 SANDY = ["US-UMB", "FR-LBr", "BE-Bra", "AU-Stp", "DE-Akm", "AU-Cpr", "AU-Gin", "DK-Fou", "IT-BCi"]  # where gradients were not finite once
 SETS = {"none": 31, "accelerated": 31, "reference": 4, "equilibrium": 4}  # the long spin-ups were passed once with all 31
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # for what runs longer than it compiles (see conftest.py)
 LANES = 40  # both cubes in one compiled shape
 
 
@@ -64,7 +65,7 @@ def pools():
 @pytest.mark.parametrize("spinup", SPINUPS)
 def test_finite_everywhere(pools, spinup):
     """32 made-up and 40 real sites, defaults and 30 random sets each, in float32; a pool that oscillates would show as a gradient of many orders of magnitude."""
-    gradient = jax.jit(lambda learned, inputs, seen: site_gradients(MODEL, learned, inputs, seen, spinup, {}))
+    gradient = jax.jit(lambda learned, inputs, seen: site_gradients(MODEL, learned, inputs, seen, spinup, {}), compiler_options=OPTIMISED)
     for where, pool in pools.items():
         n, sets = len(pool.sites), SETS[spinup]
         rows = np.tile(np.resize(np.arange(n), LANES), sets)
