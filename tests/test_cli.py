@@ -1,7 +1,6 @@
 """The command: what it refuses, how, and before which work."""
 
 import importlib.util
-import importlib
 import json
 import os
 import subprocess

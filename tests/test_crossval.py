@@ -5,6 +5,8 @@ The model is the small one, which compiles in a tenth of the time; with the larg
 import filecmp
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -245,6 +247,14 @@ def test_the_command(cube, tmp_path, capsys, monkeypatch):
     assert (out / "units/score_default/done.json").stat().st_mtime_ns == before
     assert main(["crossval", "--resume", "--out", str(out), "--seed", "1"]) == 1 and "seed differ" in capsys.readouterr().err
     assert main(["crossval", "--resume", "--out", str(tmp_path / "other")]) == 1 and "no run to resume" in capsys.readouterr().err
+
+
+def test_a_script_without_a_main_guard_is_refused_before_its_workers_run_it_again(tmp_path):
+    script = tmp_path / "study.py"
+    script.write_text("from hybridecosys.evaluation.crossval import check_main\nif __name__ == '__main__':\n    check_main()\n    print('guarded')\ncheck_main()\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.stdout == "guarded\n" and done.returncode == 1
+    assert f"ValueError: several workers import {script} again, and line 5 would then be run in each: put it under" in done.stderr
 
 
 def test_what_is_refused_before_any_work(cube, whole, again, tmp_path):

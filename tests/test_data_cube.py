@@ -189,3 +189,16 @@ def test_yes_or_no_is_no_amount_and_a_site_needs_a_name():
         validate_cube(cube.assign(P_F=(cube.P_F > 0).assign_attrs(units="mm d-1")))
     with pytest.raises(ValueError, match="site number 1 has no name"):
         validate_cube(cube.assign_coords(site=["A", " ", "B"]))
+
+
+def test_a_file_is_let_go_of_once_it_is_read(tmp_path):
+    """So it can be written back under its name; and what has taken its place is read, not what was there before."""
+    path = tmp_path / "cube.nc"
+    small_cube().to_netcdf(path)
+    first = open_cube(path)
+    warmer = first.assign(TA_F=(first.TA_F + 1).assign_attrs(first.TA_F.attrs))
+    warmer.to_netcdf(path)
+    np.testing.assert_allclose(open_cube(path).TA_F - first.TA_F, 1, atol=1e-4)
+    small_cube().to_netcdf(tmp_path / "new.nc")
+    (tmp_path / "new.nc").replace(path)
+    np.testing.assert_allclose(open_cube(path).TA_F, first.TA_F)

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from hybridecosys import HybridModel, SequenceModel, cross_validate, open_cube, prepare_forcing, simulate, wroasted
+from hybridecosys import HybridModel, SequenceModel, bucket, cross_validate, open_cube, prepare_forcing, simulate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
+from hybridecosys.evaluation import experiment
 from hybridecosys.evaluation.options import CrossvalOptions, TrainOptions
 from hybridecosys.learning.options import NetworkOptions, TrainingOptions
 from hybridecosys.learning.together import fit_together
@@ -43,6 +44,12 @@ def trained(cube, tmp_path_factory):
     return out
 
 
+@pytest.fixture
+def small_model(monkeypatch):
+    """The commands run the small model, which compiles in a tenth of the time."""
+    monkeypatch.setattr(experiment, "wroasted", lambda greenness: bucket())
+
+
 def test_run_directory_holds_everything(trained):
     assert not [f for f in FILES if not (trained / f).is_file()]
     scores = pd.read_csv(trained / "scores.csv")
@@ -55,7 +62,7 @@ def test_run_directory_holds_everything(trained):
     assert "8 sites: 4 train, 2 valid, 2 test" in (trained / "log.txt").read_text()
 
 
-def test_a_target_withheld_from_training_is_scored(cube, tmp_path):
+def test_a_target_withheld_from_training_is_scored(cube, tmp_path, small_model):
     args = ["train", "--cube", str(cube), "--out", str(tmp_path / "run"), "--spinup", "none", "--features", "igbp", "soil", "--hidden", "8", "--epochs", "1", "--seed", "3"]
     assert main([*args, "--layers", "1", "--no-decay", "--valid-fraction", "0.25", "--test-fraction", "0.25", "--targets", "gpp", "nee"]) == 0
     assert set(pd.read_csv(tmp_path / "run" / "losses.csv").target) >= {"gpp", "nee"}
@@ -112,7 +119,7 @@ def test_resume_goes_on(trained):
     assert json.loads((trained / "options.json").read_text())["epochs"] == 2
 
 
-def test_a_decaying_rate_cannot_be_prolonged(cube, tmp_path, capsys):
+def test_a_decaying_rate_cannot_be_prolonged(cube, tmp_path, capsys, small_model):
     args = ["train", "--cube", str(cube), "--out", str(tmp_path / "run"), "--spinup", "none", "--features", "igbp", "--hidden", "4", "--seed", "3"]
     assert main([*args, "--layers", "1", "--valid-fraction", "0", "--test-fraction", "0.25", "--epochs", "1"]) == 0  # and no validation sites are needed
     assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--epochs", "2"]) == 1

@@ -70,6 +70,19 @@ def test_tiles_give_what_sites_give(forcing, as_sites, tmp_path):
     np.testing.assert_allclose(cells_to_sites(masked[["gpp"]], LAND).gpp, simulate(MODEL, flat, spinup="none", outputs="gpp").gpp.transpose("site", "time"), rtol=1e-5, atol=1e-6)
 
 
+def test_what_files_of_climate_models_carry_beside_it(forcing, as_sites, tmp_path):
+    """Bounds of days and cells, a coordinate system, another daily variable and dates of a calendar without leap days: no cell comes twice, and the run is the same."""
+    days = forcing.time.values
+    more = forcing.assign(time_bnds=(("time", "bnds"), np.stack([days, days + np.timedelta64(1, "D")], 1)), lat_bnds=(("lat", "bnds"), np.zeros((4, 2))), spatial_ref=0,
+                          quantile=(("time", "member"), np.zeros((len(days), 3))))
+    more = more.assign_coords(time=xr.date_range(str(days[0])[:10], periods=len(days), calendar="noleap", use_cftime=True))
+    for given in (more, more.set_coords(["time_bnds", "spatial_ref"])):
+        assert list(cells_to_sites(given, LAND).site.values) == list(cells_to_sites(forcing, LAND).site.values)
+    result = simulate_grid(MODEL, more, tmp_path / "a", tile={"lat": 2, "lon": 2}, mask=LAND, **OPTIONS)
+    check(result, as_sites)
+    assert result.time.equals(forcing.time)
+
+
 @pytest.fixture(scope="module")
 def green(forcing):
     """The forcing with observed greenness, a season of its own at each cell."""

@@ -19,6 +19,7 @@ from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.training import NonFiniteGradient, TrainingOptions
+from hybridecosys.model.bucket import bucket
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
 
@@ -31,8 +32,8 @@ def cube():
     return synthetic_cube(n_sites=6, years=2, spinup="none")
 
 
-def hybrid(**kwargs):
-    return HybridModel(wroasted(), ["igbp", "bioclim"], spinup="none", **({"network": NET} | kwargs))
+def hybrid(model=wroasted, **kwargs):
+    return HybridModel(model(), ["igbp", "bioclim"], spinup="none", **({"network": NET} | kwargs))
 
 
 def fit(h, cube, epochs, **kwargs):
@@ -214,11 +215,11 @@ def test_last_weights_can_be_kept(cube):
 
 
 def test_records_cut_to_years_are_drawn_anew(cube):
-    h = fit(hybrid(), cube, 2, max_years=1)
+    h = fit(hybrid(bucket), cube, 2, max_years=1)
     assert np.isfinite(h.losses.loss).all()
     days = prepare(cube).best_years(1).record[1]
     assert (days == 365).all()
-    assert same(h, fit(hybrid(), cube, 2, max_years=1)) and not same(h, fit(hybrid(), cube, 2))
+    assert same(h, fit(hybrid(bucket), cube, 2, max_years=1)) and not same(h, fit(hybrid(bucket), cube, 2))
 
 
 def test_whole_records_make_batches_of_one_shape(cube):
@@ -291,10 +292,10 @@ def test_values_out_of_range_are_treated_as_the_forcing_of_a_model_asks(cube):
     faulty = put(put(cube, "GPP_NT_VUT_REF", -500.0, 0), "SW_IN_F", -0.5, 5)
     clean = put(put(cube, "GPP_NT_VUT_REF", np.nan, 0), "SW_IN_F", 0.0, 5)
     with pytest.raises(ValueError, match="GPP_NT_VUT_REF: -500 .* SY-001 .*out_of_range="):
-        fit(hybrid(), faulty, 1, targets=["gpp"])
-    h = hybrid(forcing={"out_of_range": "clip"})
+        fit(hybrid(bucket), faulty, 1, targets=["gpp"])
+    h = hybrid(bucket, forcing={"out_of_range": "clip"})
     with pytest.warns(UserWarning, match="GPP_NT_VUT_REF outside .*1 set missing"):
-        assert same(fit(h, faulty, 1, targets=["gpp"]), fit(hybrid(), clean, 1, targets=["gpp"]))
+        assert same(fit(h, faulty, 1, targets=["gpp"]), fit(hybrid(bucket), clean, 1, targets=["gpp"]))
     with pytest.warns(UserWarning, match="SW_IN_F outside .*1 clipped"):
         run = h.simulate(faulty, ["gpp"])
     xr.testing.assert_equal(run.gpp, h.simulate(clean, ["gpp"]).gpp)
