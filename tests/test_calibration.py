@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from hybridecosys.data.observations import TARGETS
+from hybridecosys.data.sites import prepare
 from hybridecosys.learning import calibration, search
 from hybridecosys.learning.calibration import Calibration, calibrate
 from hybridecosys.learning.cost import output_names
@@ -158,12 +159,12 @@ def test_bad_input(cube, tmp_path):
 
 def test_short_records_are_used_whole_and_said(cube):
     short = cube.isel(time=slice(0, 500), site=[0])
-    forcing = search.prepare_forcing(short)
+    sites = prepare(short)
     with pytest.warns(UserWarning, match=f"nothing is held out: {short.site.values[0]}"):
-        held_out = search.calibration_periods(forcing, 0.7)
-    mine, _, periods = search.calibration_years(forcing, search.observations(short), held_out, 0)
-    assert periods.held_out.isna().all() and periods.end.iloc[0] == forcing.indexes["time"][-1]
-    assert mine.t_air.notnull().all()
+        held_out = search.calibration_periods(sites, 0.7)
+    mine, _, periods = search.calibration_years(sites, sites.observed(), held_out, 0)
+    assert periods.held_out.isna().all() and periods.end.iloc[0] == sites.forcing.indexes["time"][-1]
+    assert mine.forcing.t_air.notnull().all()
 
 
 def test_the_command_writes_a_run_directory_and_resumes(cube, fit, tmp_path, capsys):

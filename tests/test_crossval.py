@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from hybridecosys import CrossValidation, bucket, cross_validate
+from hybridecosys import CrossValidation, bucket, cross_validate, prepare
 from hybridecosys.cli import main
 from hybridecosys.evaluation import crossval, pieces
 from hybridecosys.evaluation.report import write_report
@@ -126,8 +126,7 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
         for method in methods:
             run = pieces.simulate_held_out(study, method, ["01"]) if method == "sequence" else None
             values[method] = run if run is not None else xr.load_dataset(study.folder(study.groups(method)[0]) / "parameters.nc")
-        tested, forcing, _, _ = study.tested(["01"])
-        return values, forcing
+        return values, study.tested(["01"])[0].forcing
 
     if hidden == "fluxes":  # compared with what two other processes made of the true observations
         values, forcing = predicted(noisy(held, [*FLUXES, "agb"]), ["by_type", "hybrid", "sequence"])
@@ -135,7 +134,7 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
             before = whole.parameters(method)
             xr.testing.assert_identical(values[method], before.isel(site=(before.fold == "01").values))
         xr.testing.assert_identical(values["sequence"], whole.simulate("sequence", "01"))
-        warned = whole.study.tested(["01"])[1]
+        warned = whole.study.tested(["01"])[0].forcing
         xr.testing.assert_identical(*(f.assign_attrs(implausible="") for f in (forcing, warned)))  # so the fluxes are the same as the parameters are
         return
     methods, options = ["global", "hybrid"], {"greenness": False}
@@ -197,14 +196,14 @@ def test_an_ensemble_and_a_group_more(cube, whole, again):
     np.testing.assert_allclose(members[name][0], hybrid[name], rtol=1e-4)  # the first has the seed of the hybrid
     assert (abs(members[name][0] - members[name][1]) > 1e-4 * mean[name]).any()
     run = result.simulate("ensemble", outputs=["gpp"])
-    each = [pieces.simulate(MODEL.for_training(), result.study.forcing, members.isel(member=i).sel(site=cube.site), "none", outputs=["gpp"]).gpp for i in (0, 1)]
+    each = [pieces.simulate(MODEL.for_training(), result.study.data, members.isel(member=i).sel(site=cube.site), "none", outputs=["gpp"]).gpp for i in (0, 1)]
     np.testing.assert_allclose(run.gpp, (each[0] + each[1]) / 2, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(run.gpp_spread, abs(each[0] - each[1]) / np.sqrt(2), rtol=1e-3, atol=1e-4)
     assert repr(result.model("ensemble", "01")).startswith("<HybridEnsemble of 2") and "site" in result.model("with:site", "01").encoder.groups
     coverage = pd.read_csv(path / "coverage.csv")
     assert set(coverage.interval) == {"ensemble", "ensemble and residuals"} and set(coverage.site) == set(cube.site.values) and coverage.coverage.between(0, 1).all()
     own = cube.site.isin(result.study.sites("01", "test"))
-    wild = crossval.replace(result.study, cube=cube.assign(GPP_NT_VUT_REF=cube.GPP_NT_VUT_REF.where(~own | cube.GPP_NT_VUT_REF.isnull(), 50.0)))
+    wild = crossval.replace(result.study, data=prepare(cube.assign(GPP_NT_VUT_REF=cube.GPP_NT_VUT_REF.where(~own | cube.GPP_NT_VUT_REF.isnull(), 50.0))))
     run, width = result.simulate("ensemble"), lambda table: table[table.target == "gpp"].set_index(["site", "interval", "level"]).width
     before, after = (width(pieces.intervals(study, run)[0]) for study in (result.study, wild))
     same = before.index.get_level_values("site").isin(cube.site.values[own]) | (before.index.get_level_values("interval") == "ensemble")
@@ -217,7 +216,8 @@ def test_folds_in_time_see_their_years_alone(tmp_path):
     study = result.study
     assert study.rounds() == [["later"], ["earlier"]] and study.names == ["later", "earlier"]
     for fold in study.names:
-        data, forcing, (train,), _ = study.training([fold])
+        sites, (train,), _ = study.training([fold])
+        data, forcing = sites.cube, sites.forcing
         assert train == [f"{s} in {fold}" for s in study.sites(fold, "train")]
         rows = study.folds[(study.folds.fold == fold) & (study.folds.part == "train")].set_index("site")
         for name in train:
@@ -225,8 +225,8 @@ def test_folds_in_time_see_their_years_alone(tmp_path):
             hidden = (data.time < rows.begin[site]) | (data.time > rows.end[site])
             assert hidden.any() and all(not seen[v].where(hidden).notnull().any() and seen[v].notnull().any() for v in (*FLUXES, "FAPAR"))
             other = study.tested([fold])
-            assert "agb" not in other[2] and not other[2].gpp.sel(site=site).where(~hidden).notnull().any()
-            np.testing.assert_array_equal(other[1].vegetation_fraction.sel(site=site), forcing.vegetation_fraction.sel(site=name))  # of the training years
+            assert "agb" not in other[1] and not other[1].gpp.sel(site=site).where(~hidden).notnull().any()
+            np.testing.assert_array_equal(other[0].forcing.vegetation_fraction.sel(site=site), forcing.vegetation_fraction.sel(site=name))  # of the training years
     assert not result.scores.duplicated(["method", "fold", "site", "target", "scale"]).any() and set(result.scores.fold) == {"later", "earlier"}
     assert "4" in result.table().loc["sites"].values or "8" in result.table().loc["sites"].values
     assert "held-out parts of the records" in write_report(tmp_path / "run").with_suffix(".md").read_text()

@@ -11,11 +11,10 @@ import pytest
 import xarray as xr
 
 import hybridecosys as he
-from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
-from hybridecosys.learning.batches import best_years, make_training_data
+from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.training import simulate_costs, site_gradients
-from hybridecosys.model.inputs import records, take_sites
+from hybridecosys.model.inputs import take_sites
 from hybridecosys.model.spinup import SPINUPS
 from hybridecosys.processes import soil_hydraulics
 
@@ -32,11 +31,10 @@ def two_years(cube: xr.Dataset, sites: list[str] | None = None) -> tuple[xr.Data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cube = cube if sites is None else cube.sel(site=sites)
-        forcing, seen = he.prepare_forcing(cube, on_gap="longest"), observations(cube)
-    seen = seen.drop_vars("agb", errors="ignore")
-    forcing = forcing.sel(site=forcing.site[records(forcing)[1] >= 730])
-    forcing = best_years(forcing, seen.sel(site=forcing.site), 2)
-    start = records(forcing)[0]
+        sites = he.prepare(cube, on_gap="longest")
+    seen = sites.observed().drop_vars("agb", errors="ignore")
+    sites = sites.select([name for name, days in zip(sites.names, sites.record[1]) if days >= 730]).best_years(2, seen)
+    forcing, start = sites.forcing, sites.record[0]
     days = [slice(int(s), int(s) + 730) for s in start]
     time = forcing.time[:730]
     def joined(data):

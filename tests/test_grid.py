@@ -145,7 +145,7 @@ def test_a_cluster_gives_the_same(forcing, as_sites, tmp_path):
 
 def test_parameters_of_cells(cube, forcing, tmp_path):
     hybrid = HybridModel(MODEL, ["igbp", "soil"], spinup="none", network=NetworkOptions(hidden=8, layers=1))
-    hybrid.learn_features(cube, prepare_forcing(cube))
+    hybrid.learn_features(cube)
     at_sites = hybrid.predict_parameters(cube)
     at_sites["gpp_potential.eps_max"] = ("site", np.linspace(1, 3, 14))
     at_cells = sites_to_cells(at_sites, forcing, LAND)

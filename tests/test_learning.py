@@ -11,6 +11,7 @@ import xarray as xr
 from cubes import put
 from flax import nnx
 
+from hybridecosys.data.sites import prepare
 from hybridecosys.evaluation.metrics import evaluate
 from hybridecosys.learning import batches as batches_of
 from hybridecosys.learning import training
@@ -216,7 +217,7 @@ def test_last_weights_can_be_kept(cube):
 def test_records_cut_to_years_are_drawn_anew(cube):
     h = fit(hybrid(bucket), cube, 2, max_years=1)
     assert np.isfinite(h.losses.loss).all()
-    days = batches_of.records(batches_of.best_years(training_forcing(cube), training_observations(cube), 1))[1]
+    days = prepare(cube).best_years(1).record[1]
     assert (days == 365).all()
     assert same(h, fit(hybrid(bucket), cube, 2, max_years=1)) and not same(h, fit(hybrid(bucket), cube, 2))
 
@@ -227,15 +228,16 @@ def test_whole_records_make_batches_of_one_shape(cube):
     inside = xr.DataArray(np.arange(730) < days, dims=("site", "time"))
     uneven = cube.isel(site=slice(0, 5))
     uneven = uneven.assign({n: v.where(inside).assign_attrs(v.attrs) for n, v in uneven.data_vars.items() if v.dims == ("site", "time")})
-    forcing, observed = training_forcing(uneven), training_observations(uneven)
+    sites = prepare(uneven)
+    observed = sites.observed()
     names = [str(s) for s in uneven.site.values]
     features = xr.DataArray(np.zeros((5, 1)), dims=("site", "feature"), coords={"site": names})
-    batches = batches_of.Batches([batches_of.Member(features, tuple(names))], forcing, observed, TrainingOptions(batch_size=2, max_years=0))
+    batches = batches_of.Batches([batches_of.Member(features, tuple(names))], sites, observed, TrainingOptions(batch_size=2, max_years=0))
     drawn = list(batches.epoch(1))
     assert len(drawn) == 3
     assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
     assert sorted(s for b in drawn for s, counts in zip(b.sites, b.counts[0], strict=True) if counts) == sorted(names)
-    pool = batches_of.make_training_data(forcing, observed, packed=False)
+    pool = batches_of.make_training_data(sites, observed, packed=False)
     alone = training._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
     for b in drawn:
         together = training._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")
@@ -245,18 +247,6 @@ def test_whole_records_make_batches_of_one_shape(cube):
     before = training._site_gradients._cache_size()
     hybrid().fit(uneven, epochs=1, batch_size=2, max_years=0, progress=False)
     assert training._site_gradients._cache_size() == before + 1
-
-
-def training_forcing(cube):
-    from hybridecosys.data.forcing import prepare_forcing
-
-    return prepare_forcing(cube)
-
-
-def training_observations(cube):
-    from hybridecosys.data.observations import observations
-
-    return observations(cube)
 
 
 def test_weights_of_targets(cube):

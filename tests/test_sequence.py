@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from hybridecosys.data.forcing import prepare_forcing
+from hybridecosys.data.sites import prepare
 from hybridecosys.learning.sequence import SequenceModel, SequenceOptions, make_records, record_costs
 from hybridecosys.model.twin import synthetic_cube
 
@@ -20,9 +21,11 @@ def model(**kwargs):
     return SequenceModel(**{"features": ["igbp", "bioclim"], "options": SMALL} | kwargs)
 
 
+FIT = dict(batch_size=4, learning_rate=0.01, progress=False, noise=0.1, average=0.5, decay=False, keep="best")
+
+
 def fit(m, cube, epochs=2, **kwargs):
-    options = dict(batch_size=4, learning_rate=0.01, progress=False, noise=0.1, average=0.5, decay=False, keep="best") | kwargs
-    return m.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 6)), epochs, **options)
+    return m.fit(cube.isel(site=slice(0, 4)), cube.isel(site=slice(4, 6)), epochs, **FIT | kwargs)
 
 
 def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
@@ -32,7 +35,8 @@ def test_resume_is_exact_and_seeds_decide(cube, tmp_path):
     expected = whole.simulate(cube)
     xr.testing.assert_equal(resumed.simulate(cube), expected)
     np.testing.assert_array_equal(resumed.losses.loss, whole.losses.loss)
-    xr.testing.assert_equal(fit(model(), cube, 4, forcing=prepare_forcing(cube)).simulate(cube), expected)
+    sites = prepare(cube)
+    xr.testing.assert_equal(model().fit(sites.select(sites.names[:4]), sites.select(sites.names[4:]), 4, **FIT).simulate(sites), expected)
     assert not fit(model(seed=1), cube, 4).simulate(cube).equals(expected)
     with pytest.raises(FileExistsError, match="in use"):
         fit(model(), cube, 4, run_dir=tmp_path / "whole")

@@ -1,5 +1,7 @@
 """Sites are prepared once: each verb gives the same for a cube and for what is prepared of it, prepares a cube once, and what is prepared never."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,6 +10,7 @@ import hybridecosys as he
 from hybridecosys.data import sites as sites_module
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.sites import prepared, records, without_days
+from hybridecosys.learning.together import fit_together
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,70 @@ def test_what_cannot_be_meant_is_refused(cube, sites):
         prepared(sites, {"on_gap": "longest"})
     with pytest.raises(ValueError, match="the forcing lacks greenness"):
         he.simulate(he.wroasted(greenness="observed"), sites, spinup="none")
+
+
+MODEL, TRAINING = he.bucket(), dict(epochs=1, batch_size=2, max_years=1, progress=False)
+
+
+def hybrid(seed=0, **options):
+    return he.HybridModel(MODEL, ["igbp"], seed, spinup="none", **options)
+
+
+def part(given, names):
+    return given.select(names) if isinstance(given, he.Sites) else given.sel(site=names)
+
+
+def fit(given, names, folder):
+    h = hybrid().fit(part(given, names[:4]), part(given, names[4:]), **TRAINING)
+    return h.predict_parameters(given).merge(h.simulate(given, ["gpp"]))
+
+
+def together(given, names, folder):
+    pair = fit_together([hybrid(0), hybrid(1)], given, [names[:4], names[2:]], **TRAINING)
+    return pair[1].predict_parameters(given)
+
+
+def calibrate(given, names, folder):
+    found = he.calibrate(MODEL, given, spinup="none", starts=1, steps=1, progress=False)
+    return found.parameters.merge(found.simulate(given, ["gpp"]))
+
+
+def cross_validate(scheme, given, names, folder):
+    found = he.cross_validate(given, scheme, ["default"], run_dir=folder / "run", k=2, features=["igbp"], spinup="none", model=MODEL, progress=False)
+    return found.scores.to_xarray()
+
+
+VERBS = {"fit": (fit, [4, 2, 6]), "fit_together": (together, [6]), "calibrate": (calibrate, [6, 6]), "folds of sites": (partial(cross_validate, "kfold"), [6]),
+         "folds of years": (partial(cross_validate, "time"), [6])}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_takes_a_cube_or_what_is_prepared(verb, cube, sites, count, tmp_path):
+    call, prepares = VERBS[verb]
+    mine = call(sites, list(sites.names), tmp_path / "sites")
+    assert not count
+    xr.testing.assert_identical(mine, call(cube, list(sites.names), tmp_path / "cube"))
+    assert count == prepares  # once for each cube that is given to a verb
+
+
+def test_scores_of_a_run(cube, sites, count):
+    run = he.simulate(MODEL, sites, spinup="none")
+    targets = ["gpp", "evapotranspiration"]
+    assert he.evaluate(run, sites, targets).equals(he.evaluate(run, cube, targets)) and not count
+
+
+def test_hidden_days_are_not_seen_in_training(cube, sites):
+    days = cube.time.dt.year == int(cube.time.dt.year[-1])
+    absurd = cube.assign({v: (cube[v] * 0.5).where(days, cube[v]).assign_attrs(cube[v].attrs) for v in TARGETS.variable if v in cube and "time" in cube[v].dims})
+    learned = [hybrid().fit(s.hide(days), **TRAINING).predict_parameters(s) for s in (sites, he.prepare(absurd))]
+    xr.testing.assert_identical(*learned)
+
+
+def test_a_model_refuses_sites_that_were_prepared_otherwise(cube, sites):
+    for call in (lambda h: h.fit(sites), lambda h: fit_together([h], sites, [sites.names])):
+        with pytest.raises(ValueError, match="prepared with max_gap=5, but max_gap=3 is asked for"):
+            call(hybrid(forcing={"max_gap": 3}))
+    with pytest.raises(ValueError, match="prepared with extra="):
+        he.calibrate(he.wroasted(greenness="observed"), sites)
+    with pytest.raises(ValueError, match="prepared with on_gap='error', but on_gap='longest'"):
+        he.cross_validate(sites, run_dir="nowhere", forcing={"on_gap": "longest"})

@@ -26,10 +26,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..data.choices import as_path
-from ..data.cube import read_table, settled
+from ..data.cube import read_table
 from ..data.features import check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
-from ..data.observations import observations
+from ..data.sites import Sites, cube_of, observed_of, options_of, prepared
 from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
 from .metrics import site_table, summarise
@@ -187,16 +187,16 @@ def _read_csv(file: Path) -> pd.DataFrame:
     return read_table(file)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10015bs
-def read_study(run_dir: str | Path, cube: xr.Dataset | None, model: Model | None) -> Study:
+def read_study(run_dir: str | Path, cube: xr.Dataset | Sites | None, model: Model | None) -> Study:
     "The study of a finished cross-validation. Raises `FileNotFoundError` where there is none, `ValueError` for another cube or another model."
     path = as_path(run_dir)
     if not (path / "scores.csv").is_file() or not (path / "folds.csv").is_file():
         raise FileNotFoundError(f"{path} holds no finished cross-validation (no folds.csv or scores.csv)")
     settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    cube = None if cube is None else settled(cube, settings["forcing"])
-    if cube is not None and fingerprint(cube) != settings["cube"]:
+    if cube is not None and fingerprint(cube_of(cube, settings["forcing"])) != settings["cube"]:
         raise ValueError(f"the cross-validation in {path} was done with another cube")
-    return Study(cube, read_folds(path / "folds.csv"), path, settings, model_of(settings["structure"], model, f"{path} holds a cross-validation"))
+    data = None if cube is None else prepared(cube, settings["forcing"])
+    return Study(data, read_folds(path / "folds.csv"), path, settings, model_of(settings["structure"], model, f"{path} holds a cross-validation"))
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10015bq
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class CrossValidation(Found):
         """Outputs (site, time) of a method at the test sites, all those of a fold with its parameters; of the ensemble mean and, as NAME_spread, standard
         deviation between its members. folds: by default all that test no site twice."""
         self._require(method)
-        if self.study.cube is None:
+        if self.study.data is None:
             raise ValueError("this result was loaded without its cube: CrossValidation.load(run_dir, cube)")
         folds = self.study.rounds()[0] if folds is None else [folds] if isinstance(folds, str) else list(folds)
         if not any(set(folds) <= set(r) for r in self.study.rounds()):
@@ -266,7 +266,7 @@ class CrossValidation(Found):
         return simulate_held_out(self.study, method, folds, outputs)
 
     @classmethod
-    def load(cls, run_dir: str | Path, cube: xr.Dataset | None = None, model: Model | None = None) -> "CrossValidation":
+    def load(cls, run_dir: str | Path, cube: xr.Dataset | Sites | None = None, model: Model | None = None) -> "CrossValidation":
         """Read a finished cross-validation. cube: to simulate again; model: where it is none of the package's own.
 
         Raises `FileNotFoundError` where there is none, `ValueError` for another cube."""
@@ -299,7 +299,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
                 bar.update()
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10012a
-def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
+def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
                    one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
                    workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
@@ -309,7 +309,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
 
     Parameters
     ----------
-    cube: as `open_cube` returns it. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
+    cube: as `open_cube` returns it, or what `prepare` gives. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
         validation sites (the default) all other sites train.
     methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
@@ -332,7 +332,7 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir, cube = as_path(run_dir).absolute(), settled(cube, forcing)
+    run_dir = as_path(run_dir).absolute()
     study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
@@ -349,13 +349,16 @@ def cross_validate(cube: xr.Dataset, scheme: str = "kfold", methods: Sequence[st
         log.info("%d folds (%s), %d sites; methods %s", len(study.names), scheme if folds is None else "given", study.folds.site.nunique(), ", ".join(methods))
         do_study(study, methods, workers, client, progress)
         write_tables(study, methods)
-    return CrossValidation.load(run_dir, cube, study.model)
+    return CrossValidation.load(run_dir, study.data, study.model)
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013
 def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                calibration_options, network, sequence, sequence_training, forcing, model, training) -> tuple[Study, tuple[str, ...]]:
     "The study that `cross_validate` was asked for, with all of it checked, and its methods."
-    network = network or NetworkOptions()
+    network, model = network or NetworkOptions(), model or wroasted()
+    forcing = model.forcing_options(options_of(cube, forcing))
+    given = cube if isinstance(cube, Sites) else cube_of(cube, forcing)
+    cube = cube_of(given, forcing)
     training = {n: v for n, v in asdict(make_options(TrainingOptions, training)).items() if n != "seed"}
     make_options(TrainingOptions, {**training, **{n: v for n, v in (sequence_training or {}).items() if n != "most_epochs"}})
     make_options(CalibrationOptions, calibration_options or {})
@@ -375,18 +378,17 @@ def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, see
             site_features(cube, groups=features_of(method, features))
     if "global" not in methods and any(m == "by_type" or (one_for_all and m not in ("default", "site", *PLAIN)) for m in methods):
         methods = tuple(sorted((*methods, "global"), key=lambda m: (m != "default", m != "global")))
-    model = model or wroasted()
-    observations(cube, targets, model.no_targets)
+    observed_of(given, targets, model.no_targets)
     table = check_folds(make_folds(cube, scheme, k, seed, valid_fraction, min_sites, within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
     settings = {"features": features, "targets": None if targets is None else list(targets), "epochs": epochs, "seed": seed, "spinup": spinup,
                 "one_for_all": one_for_all, "together": together, "members": members, "network": asdict(network), "training": training, "sequence": asdict(sequence or SequenceOptions()),
-                "sequence_training": dict({**SEQUENCE, "most_epochs": SEQUENCE_EPOCHS} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": model.forcing_options(forcing)}
+                "sequence_training": dict({**SEQUENCE, "most_epochs": SEQUENCE_EPOCHS} if sequence_training is None else sequence_training), "calibration": dict(calibration_options or {}), "forcing": forcing}
     settings = json.loads(json.dumps({**settings, "scheme": scheme if folds is None else "given", "cube": fingerprint(cube),
                                       "structure": HybridModel(model, [], spinup=spinup).structure.fingerprint()}))
-    study = Study(cube, table, run_dir, settings, model)
-    log.info("forcing: %s", study.forcing.attrs["report"])  # what cannot be used stops here
+    study = Study(prepared(given, forcing), table, run_dir, settings, model)  # what cannot be used stops here
+    log.info("forcing: %s", study.data.forcing.attrs["report"])
     return study, methods
 
 # %% ../../nbs/05_evaluation/09_crossval.ipynb #c9a10013a

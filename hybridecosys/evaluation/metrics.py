@@ -17,19 +17,22 @@ import xarray as xr
 from ..data.choices import OUT_OF_RANGE
 from ..data.cube import canonical_labels
 from ..data.names import did_you_mean
-from ..data.observations import TARGETS, observations
+from ..data.observations import TARGETS
+from ..data.sites import Sites, observed_of
 from .agreement import SCALES, at_scale, bias, check_scales, correlation, kge, nmae1r, nnse, nse, paired, rmse
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #2695ed3e
-def _observations(cube: xr.Dataset, targets: Sequence[str] | None, run: xr.Dataset | None = None, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
-    "Observations named by target, from a cube with FLUXNET names or from what `observations` returned; without what has driven `run`."
+def _observations(cube: xr.Dataset | Sites, targets: Sequence[str] | None, run: xr.Dataset | None = None, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
+    "Observations named by target, from a cube with FLUXNET names, from what was prepared of one, or from what `observations` returned; without what has driven `run`."
     unknown = [t for t in targets or () if t not in TARGETS.index]
     if unknown:
         raise ValueError(f"unknown targets {unknown}{did_you_mean(unknown[0], TARGETS.index)}")
     driving = ("" if run is None else run.attrs.get("driven_by", "")).split()
+    if isinstance(cube, Sites):
+        return observed_of(cube, targets, driving)
     raw, cube = set(TARGETS["variable"]) - set(TARGETS.index), canonical_labels(cube)
     if raw & set(cube.data_vars):
-        return observations(cube, targets, driving, out_of_range=out_of_range)
+        return observed_of(cube, targets, driving, out_of_range=out_of_range)
     missing = [t for t in targets or () if t not in cube]
     if missing:
         raise ValueError(f"the observations have no variable for targets {missing}; they carry {list(cube.data_vars)}")
@@ -147,11 +150,11 @@ def _on_days(run: xr.Dataset, obs: xr.Dataset) -> xr.Dataset:
     return run.reindex(time=obs.indexes["time"])
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccd
-def evaluate(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
+def evaluate(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
              sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.
 
-    run: model output with dims (site, time), as `simulate` returns it. cube: a cube with FLUXNET names, or the observations taken from one; aligned with the run by site name and date.
+    run: model output with dims (site, time), as `simulate` returns it. cube: a cube with FLUXNET names, what `prepare` has made of one, or its observations; aligned with the run by site name and date.
     targets: names of `TARGETS`; by default all that have an observation at these sites. scales: names of `SCALES`; a target known once per site (agb) is scored once, at scale "record",
     against the mean of the run. sites: names; by default all sites of the run, so a run of held-out sites can be compared with the whole cube. partial: leave out, with a warning, observed
     days before or after a site's simulated record. out_of_range: what becomes of observations outside their bounds (see `validate_cube`).

@@ -20,15 +20,14 @@ from sklearn.metrics import pairwise_distances
 from tqdm import tqdm
 
 from ..data.choices import as_path
-from ..data.cube import settled
 from ..data.files import write_dataset, write_table
-from ..data.observations import TARGETS, observations
+from ..data.observations import TARGETS
+from ..data.sites import Sites, cube_of, join, observed_of, prepared
 from .metrics import evaluate
 from ..learning.hybrid import HybridModel
 from ..learning.options import TrainingOptions, make_options
-from ..learning.predictor import Predictor, Schedule, forcing_of
+from ..learning.predictor import Predictor, Schedule
 from ..learning.together import check_members, learn_together
-from ..model.inputs import records
 from ..model.simulate import PLACES, simulate, state_variables
 from ..model.structure import Model
 
@@ -40,20 +39,20 @@ def _stacked(values: xr.DataArray, sites: np.ndarray) -> np.ndarray:
     return np.repeat(np.moveaxis(values.values, 0, -1), len(sites), axis=-1)
 
 
-def member_runs(hybrid: HybridModel, values: xr.Dataset, forcing: xr.Dataset, outputs: Sequence[str] | None, dtype: str, lanes: int, progress: bool) -> Iterator[xr.Dataset]:
+def member_runs(hybrid: HybridModel, values: xr.Dataset, sites: Sites, outputs: Sequence[str] | None, dtype: str, lanes: int, progress: bool) -> Iterator[xr.Dataset]:
     """Runs with the parameters of all members, (member, site, time), at some sites after the others: sites with records of like length together, at most `lanes` members x sites."""
     n, state = values.sizes["member"], state_variables(hybrid.model.pools)
-    order = np.argsort(-records(forcing)[1], kind="stable")
+    forcing, order = sites.forcing, np.argsort(-sites.record[1], kind="stable")
     parts = np.array_split(order, -(-len(order) // max(1, lanes // n)))
-    for sites in tqdm(parts, disable=not progress, desc="ensemble", unit="portion"):
-        labels = [f"{s} (member {i})" for i in range(n) for s in forcing.site.values[sites]]
-        stacked = forcing.isel(site=np.tile(sites, n)).assign_coords(site=labels)
-        run = simulate(hybrid.model, stacked, {name: _stacked(v, sites) for name, v in values.items()}, hybrid.spinup, outputs=outputs, dtype=dtype)
-        data = {name: (("member", *v.dims), v.values.reshape(n, len(sites), *v.shape[1:]), v.attrs) for name, v in run.items() if name not in state}
-        kept = {name: ("site", run[name].values[: len(sites)], run[name].attrs) for name in PLACES if name in run.coords}
+    for rows in tqdm(parts, disable=not progress, desc="ensemble", unit="portion"):
+        labels = [f"{s} (member {i})" for i in range(n) for s in forcing.site.values[rows]]
+        stacked = forcing.isel(site=np.tile(rows, n)).assign_coords(site=labels)
+        run = simulate(hybrid.model, stacked, {name: _stacked(v, rows) for name, v in values.items()}, hybrid.spinup, outputs=outputs, dtype=dtype)
+        data = {name: (("member", *v.dims), v.values.reshape(n, len(rows), *v.shape[1:]), v.attrs) for name, v in run.items() if name not in state}
+        kept = {name: ("site", run[name].values[: len(rows)], run[name].attrs) for name in PLACES if name in run.coords}
         axes = {d: run[d] for d in run.coords if run[d].dims == (d,) and d not in ("site", *(dim for dim, *_ in state.values()))}
         own = ("member", np.arange(n), {"long_name": "member of the ensemble", "units": "1"})
-        yield xr.Dataset(data, {"member": own, "site": forcing.site.values[sites], **axes, **kept}, attrs=run.attrs)
+        yield xr.Dataset(data, {"member": own, "site": forcing.site.values[rows], **axes, **kept}, attrs=run.attrs)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006c
 def across_members(run: xr.Dataset) -> xr.Dataset:
@@ -101,13 +100,12 @@ class Members(Predictor):
         return cls([HybridModel.load(path / name, model) for name in content["members"]])
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006h
-def fit_members(members: Sequence[HybridModel], train_cube: xr.Dataset, valid_cube: xr.Dataset | None, targets: Sequence[str] | None, forcing: xr.Dataset | None, schedule: Schedule) -> None:
-    """Train hybrid models together on the sites of one cube, watched at those of another, if there is one (see `hybridecosys.learning.together`)."""
-    both = [c for c in (train_cube, valid_cube) if c is not None]
-    cube = train_cube if valid_cube is None else xr.concat(both, "site", data_vars="minimal", coords="minimal", compat="override")
-    train, valid = ([[] if c is None else [str(s) for s in c.site.values]] * len(members) for c in (train_cube, valid_cube))
-    check_members(members, cube, train, valid)
-    learn_together(members, cube, train, valid, targets, forcing, schedule)
+def fit_members(members: Sequence[HybridModel], train: Sites, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
+    """Train hybrid models together at some sites, watched at others, if there are any (see `hybridecosys.learning.together`)."""
+    sites = join([train] if valid is None else [train, valid])
+    mine, held = ([[] if part is None else list(part.names)] * len(members) for part in (train, valid))
+    check_members(members, sites.names, mine, held)
+    learn_together(members, sites, mine, held, targets, schedule)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006a
 class HybridEnsemble(Members):
@@ -117,37 +115,38 @@ class HybridEnsemble(Members):
     and, as NAME_spread, the standard deviation between them.
     """
 
-    def learn_features(self, train_cube: xr.Dataset, forcing: xr.Dataset | None = None) -> None:
+    def learn_features(self, train_cube: xr.Dataset | Sites) -> None:
         """Fit the scaling of the features of each member with the training sites, and make it a new network."""
+        sites = prepared(train_cube, self.forcing_options)
         for member in self.members:
-            member.learn_features(train_cube, forcing)
+            member.learn_features(sites)
 
-    def member_parameters(self, cube: xr.Dataset) -> xr.Dataset:
+    def member_parameters(self, cube: xr.Dataset | Sites) -> xr.Dataset:
         """The learned parameters of every member, "process.name" -> (member, site)."""
-        cube = settled(cube, self.forcing_options)
+        cube = cube_of(cube, self.forcing_options)
         return xr.concat([m.predict_parameters(cube) for m in self.members], "member", combine_attrs="override").assign_coords(member=np.arange(len(self)))
 
-    def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
+    def predict_parameters(self, cube: xr.Dataset | Sites) -> xr.Dataset:
         """The mean of the members' parameters, "process.name" -> (site). Raises `ValueError` where a member has learned arrays, the weights of a process: their mean means nothing."""
         if arrays := [n for n in self.members[0].learned if self.members[0].model.parameter_table[n].shape]:
             raise ValueError(f"parameter {arrays[0]} is an array of weights, whose mean over the members is no parameter of any: use member_parameters")
         return self.member_parameters(cube).mean("member", keep_attrs=True)
 
-    def simulate_members(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
+    def simulate_members(self, cube: xr.Dataset | Sites, outputs: Sequence[str] | None = None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
         """The outputs of every member, (member, site, time): members times as large as those of `HybridModel.simulate`."""
-        cube = settled(cube, self.forcing_options)
-        runs = member_runs(self.members[0], self.member_parameters(cube), forcing_of(cube, None, self.forcing_options), outputs, dtype, lanes, progress)
-        return xr.concat(list(runs), "site", combine_attrs="override").sel(site=cube.site.values)
+        sites = prepared(cube, self.forcing_options)
+        runs = member_runs(self.members[0], self.member_parameters(sites), sites, outputs, dtype, lanes, progress)
+        return xr.concat(list(runs), "site", combine_attrs="override").sel(site=list(sites.names))
 
-    def _run(self, cube: xr.Dataset, forcing: xr.Dataset, outputs: Sequence[str] | None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
-        runs = member_runs(self.members[0], self.member_parameters(cube), forcing, outputs, dtype, lanes, progress)
-        return xr.concat([across_members(run) for run in runs], "site", combine_attrs="override").sel(site=cube.site.values)
+    def _run(self, sites: Sites, outputs: Sequence[str] | None, dtype: str = "float32", lanes: int = 256, progress: bool = False) -> xr.Dataset:
+        runs = member_runs(self.members[0], self.member_parameters(sites), sites, outputs, dtype, lanes, progress)
+        return xr.concat([across_members(run) for run in runs], "site", combine_attrs="override").sel(site=list(sites.names))
 
     def _options(self, given: Mapping) -> TrainingOptions:
         return make_options(TrainingOptions, given)  # each member has its seed
 
-    def _fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None, *given) -> None:
-        fit_members(self.members, train_cube, valid_cube, *given)
+    def _fit(self, train: Sites, valid: Sites | None, *given) -> None:
+        fit_members(self.members, train, valid, *given)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e400c
 def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
@@ -164,9 +163,9 @@ def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter").assign(ratio=lambda d: d.between_members / d.between_sites)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e400e
-def _with_observations(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None) -> Iterator[tuple[str, xr.DataArray, xr.DataArray, xr.DataArray]]:
+def _with_observations(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None) -> Iterator[tuple[str, xr.DataArray, xr.DataArray, xr.DataArray]]:
     "Target, mean, spread and observation, (site, time), of the daily targets; NaN where not observed or simulated."
-    seen = observations(cube, targets)
+    seen = observed_of(cube, targets)
     for target in [t for t in seen if "time" in seen[t].dims]:
         output = TARGETS.loc[target, "output"]
         if lacking := [n for n in (output, f"{output}_spread") if n not in run]:
@@ -177,7 +176,7 @@ def _with_observations(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str]
         yield target, *(x.where(known) for x in (mean, spread, observed))
 
 
-def flux_spread(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None) -> pd.DataFrame:
+def flux_spread(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None) -> pd.DataFrame:
     """How far the members disagree about a day, beside how far their mean is from what was observed.
 
     run: of `HybridEnsemble.simulate`. Returns site, target, spread (root mean square over observed days of the standard deviation between members),
@@ -200,7 +199,7 @@ def _ends(level: float) -> tuple[float, float]:
     return round((1 - level) / 2, 6), round((1 + level) / 2, 6)
 
 
-def fit_residuals(run: xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+def fit_residuals(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Size of the errors that an ensemble makes at sites it was not trained on, per target.
 
     run: of `HybridEnsemble.simulate` at the validation sites of `cube`. Returns, indexed by target, base and slope (a in the unit of the target, at least a hundredth of the mean error; b), the
@@ -238,7 +237,7 @@ def interval(mean: xr.DataArray, spread: xr.DataArray, level: float, members: in
     return tuple(mean + residuals[q] * scale for q in ends)
 
 
-def coverage(run: xr.Dataset, cube: xr.Dataset, residuals: pd.DataFrame | None = None, targets: Sequence[str] | None = None, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+def coverage(run: xr.Dataset, cube: xr.Dataset | Sites, residuals: pd.DataFrame | None = None, targets: Sequence[str] | None = None, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Share of the observed days of each site inside the intervals of an ensemble, of the members alone and, with `residuals`, with the errors added.
 
     run: of `HybridEnsemble.simulate`. residuals: of `fit_residuals`, at other sites than these. Returns site, target, scale ("daily"), interval
@@ -255,13 +254,14 @@ def coverage(run: xr.Dataset, cube: xr.Dataset, residuals: pd.DataFrame | None =
     return table[table.n > 0].reset_index(drop=True)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4019
-def feature_distance(hybrid: HybridModel, train_cube: xr.Dataset, cube: xr.Dataset) -> pd.DataFrame:
+def feature_distance(hybrid: HybridModel, train_cube: xr.Dataset | Sites, cube: xr.Dataset | Sites) -> pd.DataFrame:
     """Distance of the sites of `cube` from the sites that a hybrid model was trained on, in the space of its scaled features.
 
     Returns site, distance (to the nearest training site, 1: mean distance between training sites) and nearest (its name). ValueError for a model without
     features and for fewer than two training sites."""
     if hybrid.encoder is None:
         raise ValueError("a model without features has no distances between sites")
+    train_cube, cube = (given.cube if isinstance(given, Sites) else given for given in (train_cube, cube))
     if train_cube.sizes["site"] < 2:
         raise ValueError("distances between training sites need at least two of them")
     trained, asked = (hybrid.encoder.transform(c) for c in (train_cube, cube))
@@ -272,12 +272,12 @@ def feature_distance(hybrid: HybridModel, train_cube: xr.Dataset, cube: xr.Datas
     return pd.DataFrame({"site": asked.site.values.astype(str), "distance": away.min(1) / unit, "nearest": names[away.argmin(1)]})
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4020
-def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dataset, split: Mapping[str, str], lanes: int = 256, progress: bool = True) -> pd.DataFrame:
+def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dataset | Sites, split: Mapping[str, str], lanes: int = 256, progress: bool = True) -> pd.DataFrame:
     """Spread, coverage and distance of a trained ensemble at all sites of a cube: writes members.nc, spread.csv, flux_spread.csv, residuals.csv, coverage.csv and distance.csv.
 
     split: site -> "train", "valid" or "test"; the errors are those at the valid sites: without any there is no residuals.csv, and the intervals are those of the
     members alone. Returns the scores of the ensemble's mean, with columns split and method. ValueError for a split without training or test sites, and for a site without a part."""
-    cube = settled(cube, ensemble.members[0].forcing_options)
+    given, cube = cube, cube_of(cube, ensemble.members[0].forcing_options)
     sites = cube.site.values.astype(str)
     if lost := [s for s in sites if s not in split]:
         raise ValueError(f"site {lost[0]} of the cube has no part in the split")
@@ -286,8 +286,8 @@ def save_uncertainty(run_dir: str | Path, ensemble: HybridEnsemble, cube: xr.Dat
         raise ValueError(f"no site of the cube is of the part {empty[0]!r}")
     run_dir = as_path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    parameters, seen = ensemble.member_parameters(cube), observations(cube)
-    run = ensemble.simulate(cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
+    parameters, seen = ensemble.member_parameters(cube), observed_of(cube)
+    run = ensemble.simulate(given if isinstance(given, Sites) else cube, list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"])), lanes=lanes, progress=progress)
     residuals = fit_residuals(run.sel(site=part["valid"].site), part["valid"]) if part["valid"].sizes["site"] else None
     write_dataset(run_dir / "members.nc", parameters)
     write_table(run_dir / "spread.csv", parameter_spread(parameters), index=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Member', 'TrainingData', 'make_training_data', 'Batch', 'stack_features', 'noisy', 'side_by_side', 'Batches',
-           'whole_batch', 'validation_batch', 'best_years']
+           'whole_batch', 'validation_batch']
 
 # %% ../../nbs/04_learning/03_batches.ipynb #batchimp01
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
+from ..data.sites import Sites, weather_of
 from .cost import Observed, pack_observations
 from .options import TrainingOptions
 from ..model.devices import lane_multiple, share_out, widen, width
-from ..model.inputs import YEAR, Inputs, make_inputs, records, take_sites
+from ..model.inputs import YEAR, Inputs, make_inputs, take_sites
 from ..model.programs import Program
 
 # %% ../../nbs/04_learning/03_batches.ipynb #18d49a3b
@@ -41,9 +42,9 @@ class TrainingData:
     observed: Observed
 
 # %% ../../nbs/04_learning/03_batches.ipynb #18d49a3ba
-def make_training_data(forcing: xr.Dataset, observed: xr.Dataset, packed: bool = True, least: int = 0) -> TrainingData:
-    """All sites of `forcing`, on the days of their records, in lanes of at least `least` years; with `packed=False` each has a lane of its own."""
-    start, days = records(forcing)
+def make_training_data(forcing: xr.Dataset | Sites, observed: xr.Dataset, packed: bool = True, least: int = 0) -> TrainingData:
+    """All sites of `forcing` (or of what `prepare` gives), on the days of their records, in lanes of at least `least` years; with `packed=False` each has a lane of its own."""
+    forcing, (start, days) = weather_of(forcing)
     forcing = forcing.isel(time=slice(int(start.min()), int((start + days).max())))
     start = start - start.min()
     inputs = make_inputs(forcing, packed=packed, record=(start, days), least=least)
@@ -106,25 +107,25 @@ class Batches:
     Raises `ValueError` where several members are trained on whole records (`max_years` is 0), or have too different numbers of sites.
     """
 
-    def __init__(self, members: Sequence[Member], forcing: xr.Dataset, observed: xr.Dataset, options: TrainingOptions):
+    def __init__(self, members: Sequence[Member], sites: Sites, observed: xr.Dataset, options: TrainingOptions):
         self.members, self.drawn = members, options.max_years > 0
         counts = [len(m.train) for m in members]
         self.number = -(-max(counts) // options.batch_size)
         if min(counts) < self.number:
             raise ValueError(f"a member has {min(counts)} training sites and another {max(counts)}: too few for the same number of batches ({self.number})")
         if self.drawn:
-            self.data = make_training_data(best_years(forcing, observed, options.max_years), observed, packed=False)
+            self.data = make_training_data(sites.best_years(options.max_years, observed), observed, packed=False)
             self.features = stack_features(members, self.data.sites)
             place = {site: i for i, site in enumerate(self.data.sites)}
             self.rows = [np.array([place[s] for s in m.train]) for m in members]
         elif len(members) > 1:
             raise ValueError("networks are trained together on records cut to a number of years: give max_years")
         else:
-            days = records(forcing)[1]
+            days = sites.record[1]
             order = np.argsort(-days, kind="stable")
-            parts = [make_training_data(forcing.isel(site=np.sort(order[i::self.number])), observed, least=-(-int(days.max()) // YEAR)) for i in range(self.number)]
-            sites, lanes = max(data.inputs.n_site for data in parts), max(data.inputs.shape[2] for data in parts)
-            self.fixed = [whole_batch(members, data, sites, lanes) for data in parts]
+            parts = [make_training_data(sites.select([sites.names[j] for j in np.sort(order[i::self.number])]), observed, least=-(-int(days.max()) // YEAR)) for i in range(self.number)]
+            places, lanes = max(data.inputs.n_site for data in parts), max(data.inputs.shape[2] for data in parts)
+            self.fixed = [whole_batch(members, data, places, lanes) for data in parts]
 
     def __len__(self):
         return self.number
@@ -147,28 +148,12 @@ def whole_batch(members: Sequence[Member], data: TrainingData, sites: int = 0, l
     return Batch(sites, stack_features(members, sites), np.arange(len(sites))[None] < len(data.sites), *share_out((inputs, observed)))
 
 
-def validation_batch(members: Sequence[Member], forcing: xr.Dataset | None, observed: xr.Dataset | None, options: TrainingOptions) -> Batch | None:
+def validation_batch(members: Sequence[Member], sites: Sites | None, observed: xr.Dataset | None, options: TrainingOptions) -> Batch | None:
     """The validation sites of all members, their records cut like those of the training sites; None if there are none."""
-    if forcing is None or not any(m.valid for m in members):
+    if sites is None or not any(m.valid for m in members):
         return None
     if not options.max_years:
-        return whole_batch(members, make_training_data(forcing, observed))
-    data = make_training_data(best_years(forcing, observed, options.max_years), observed, packed=False)
+        return whole_batch(members, make_training_data(sites, observed))
+    data = make_training_data(sites.best_years(options.max_years, observed), observed, packed=False)
     place = {site: i for i, site in enumerate(data.sites)}
     return side_by_side(data, stack_features(members, data.sites), [np.array([place[s] for s in m.valid]) for m in members])
-
-# %% ../../nbs/04_learning/03_batches.ipynb #18d49a3bf
-def best_years(forcing: xr.Dataset, observed: xr.Dataset, years: int) -> xr.Dataset:
-    """The forcing with each record cut to the stretch of at most `years` times 365 days, from a multiple of 365 days on, with most observations."""
-    start, length = records(forcing)
-    seen = sum(observed[t].sel(site=forcing.site).reindex(time=forcing.time).transpose("site", "time").notnull().values.astype(int)
-               for t in observed.data_vars if "time" in observed[t].dims)
-    keep = np.zeros(seen.shape, bool)
-    for site, (a, n) in enumerate(zip(start, length, strict=True)):
-        take = min(years * 365, n)
-        begins = range(0, n - take + 1, 365)
-        best = max(begins, key=lambda b: seen[site, a + b: a + b + take].sum())
-        keep[site, a + best: a + best + take] = True
-    kept = xr.DataArray(keep, dims=("site", "time"), coords={"site": forcing.site, "time": forcing.time})
-    daily = {n: v.where(kept) for n, v in forcing.data_vars.items() if v.dims == ("site", "time")}
-    return forcing.assign({n: v.assign_attrs(forcing[n].attrs) for n, v in daily.items()})

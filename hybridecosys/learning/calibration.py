@@ -19,16 +19,16 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from ..data.cube import read_table, settled
+from ..data.cube import read_table
 from ..data.files import write_arrays, write_dataset, write_table
-from ..data.observations import TARGETS, observations
+from ..data.observations import TARGETS
+from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
 from .cost import MIN_DAYS, one_minus_nnse, output_names
 from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options
 from .predictor import Kept, open_run, run_directory
-from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early_forcing, evolve, in_ranges, is_held_out, part_size, starting_points
-from ..model.inputs import records
+from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, part_size, starting_points
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model
 
@@ -95,22 +95,21 @@ class Calibration(CalibrationTables):
     each part by site (`calibration_years`). settings: all that the calibration was told.
     """
 
-    def forcing(self, cube: xr.Dataset) -> xr.Dataset:
-        """The forcing of whole records, made without a look at the observations that are held out."""
-        return early_forcing(cube, self.settings["options"]["train_fraction"], self.settings["forcing"])[0]
+    def sites(self, cube: xr.Dataset | Sites) -> Sites:
+        """The sites of a cube, or of what `prepare` gives, over their whole records, without the observations that are held out."""
+        return early(prepared(cube, self.settings["forcing"]), self.settings["options"]["train_fraction"])[0]
 
-    def problem(self, cube: xr.Dataset) -> Problem:
+    def problem(self, cube: xr.Dataset | Sites) -> Problem:
         """What was solved, on the same days of the same sites, from the cube that was calibrated with."""
         options = CalibrationOptions(**self.settings["options"])
-        cube = settled(cube, self.settings["forcing"])
-        observed = observations(cube, self.settings["targets"], self.model.no_targets)
-        forcing, held_out = early_forcing(cube, options.train_fraction, self.settings["forcing"])
-        mine, seen, _ = calibration_years(forcing, observed, held_out, options.max_years)
+        sites = prepared(cube, self.settings["forcing"])
+        whole, held_out = early(sites, options.train_fraction)
+        mine, seen, _ = calibration_years(whole, sites.observed(self.settings["targets"], self.model.no_targets), held_out, options.max_years)
         return Problem(self.model, tuple(self.settings["learned"]), make_training_data(mine, seen, packed=False), self.settings["spinup"], options)
 
-    def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
+    def simulate(self, cube: xr.Dataset | Sites, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
         """Run the model over the whole records of a cube, all of whose sites must have been calibrated (see `hybridecosys.simulate`)."""
-        return simulate(self.model, self.forcing(cube), self.parameters, spinup=self.settings["spinup"], outputs=outputs, dtype=dtype)
+        return simulate(self.model, self.sites(cube), self.parameters, spinup=self.settings["spinup"], outputs=outputs, dtype=dtype)
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020b
 def _structure(model: Model) -> dict:
@@ -150,10 +149,10 @@ METHODS = ("gradient", "cmaes")
 
 
 @in_float32
-def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
+def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
               learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,
               run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, **options) -> Calibration:
-    """Find the parameters that suit each site of a cube best, all sites at once, each on its own.
+    """Find the parameters that suit each site of a cube, or of what `prepare` gives, best, all sites at once, each on its own.
 
     method: "gradient" (Gauss-Newton with damped steps from many starts) or "cmaes" (CMA-ES). spinup: as in `simulate`. targets: names from
     `TARGETS`, by default all that the cube carries. learned: names of the parameters, by default the model's 36; the others keep their defaults.
@@ -166,7 +165,8 @@ def calibrate(model: Model, cube: xr.Dataset, method: str = "gradient", *, spinu
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options, cube = make_options(CalibrationOptions, options), settled(cube, forcing)
+    options = make_options(CalibrationOptions, options)
+    names_of(cube)  # what is no cube stops here
     with run_directory(run_dir, resume) as run_dir:
         return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
 
@@ -178,20 +178,21 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     if wrong := [n for n in learned if n in arrays]:
         raise ValueError(f"parameter {wrong[0]} is an array and cannot be calibrated at a site: it is learned once for all sites, by HybridModel, and held here (starts_from, or its default)")
     held = _held(arrays, starts_from)
-    shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=forcing)  # checks, smooth approaches, identity
-    whole, held_out = early_forcing(cube, options.train_fraction, shell.forcing_options)
-    observed = observations(cube, targets, shell.model.no_targets)
+    shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=options_of(cube, forcing))  # checks, smooth approaches, identity
+    known = prepared(cube, shell.forcing_options)
+    whole, held_out = early(known, options.train_fraction)
+    observed = known.observed(targets, shell.model.no_targets)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
     problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options)
     start = starting_points(problem, starts_from)
-    sites = [str(s) for s in cube.site.values]
+    sites = list(known.names)
     settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
                 "targets": list(problem.data.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
     if run_dir is not None:
         given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
         open_run(run_dir, {**settings, "starts_from": given}, resume)
     x, history = _search(problem, start, method, run_dir, resume, progress)
-    parameters = _labelled(problem, x, cube)
+    parameters = _labelled(problem, x, known.cube)
     outputs = list(output_names([t for t in observed.data_vars]))
     run = simulate(shell.model, whole, parameters, spinup=spinup, outputs=outputs)
     steps = pd.DataFrame({"step": np.repeat(np.arange(1, len(history) + 1), len(sites)), "site": np.tile(sites, len(history)), "cost": history.ravel()})
@@ -225,11 +226,11 @@ def _holding(model: Model, held: Mapping[str, np.ndarray]) -> Model:
     return replace(model, approaches=tuple(changed(a) for a in model.approaches))
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024c
-def _known(seen: xr.Dataset, forcing: xr.Dataset, targets: Sequence[str] | None) -> xr.Dataset:
+def _known(seen: xr.Dataset, mine: Sites, targets: Sequence[str] | None) -> xr.Dataset:
     """The targets that some site has enough days of, and not the same all the time; `ValueError` for one that was asked for and is not among
     them, or a site without any."""
-    start, length = records(forcing)
-    day = np.arange(forcing.sizes["time"])
+    start, length = mine.record
+    day = np.arange(mine.forcing.sizes["time"])
     inside = (day >= start[:, None]) & (day < (start + length)[:, None])
     values = {t: v.transpose("site", "time").where(inside) if "time" in v.dims else v for t, v in seen.items()}
     days = {t: v.notnull().values.sum(1) if "time" in v.dims else v.notnull().values * MIN_DAYS for t, v in values.items()}

@@ -16,8 +16,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from ..data.cube import settled
-from ..data.sites import as_html
+from ..data.sites import Sites, as_html, cube_of
 from .batches import Batches, Member, validation_batch
 from .network import learned_table, make_network, predicted
 from .options import NetworkOptions
@@ -96,8 +95,8 @@ def _older(fingerprint: Mapping) -> dict:
     return {process: [name, {n: p for n, p in parameters.items() if bounded(p)}, *settings] for process, (name, parameters, _, *settings) in fingerprint.items()}
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #hybridtrain
-def train_members(hybrids: Sequence[HybridParts], members: Sequence[Member], known: Sequence[xr.Dataset], checked: Sequence[xr.Dataset | None], schedule: Schedule) -> None:
-    """Train the networks of hybrid models, in place, and give each its losses. known, checked: forcing and observations of the training and of the validation sites."""
+def train_members(hybrids: Sequence[HybridParts], members: Sequence[Member], known: tuple[Sites, xr.Dataset], checked: tuple[Sites | None, xr.Dataset | None], schedule: Schedule) -> None:
+    """Train the networks of hybrid models, in place, and give each its losses. known, checked: training and validation sites with their observations."""
     first, options = hybrids[0], schedule.options
     batches, valid = Batches(members, *known, options), validation_batch(members, *checked, options)
     losses = train(first.model, [h.network for h in hybrids], batches, valid, schedule.epochs, first.spinup, options, schedule.run_dir, schedule.resume, schedule.progress)
@@ -109,7 +108,7 @@ def train_alone(hybrid: HybridParts, train: Known, valid: Known | None, schedule
     """Train the network of one hybrid model, in place, at some sites, watched at others, if there are any."""
     parts = [train.features] if valid is None else [train.features, valid.features]
     member = Member(xr.concat(parts, "site"), *(tuple(str(s) for s in f.site.values) for f in parts), seed=schedule.options.seed)
-    train_members([hybrid], [member], (train.forcing, train.observed), (None, None) if valid is None else (valid.forcing, valid.observed), schedule)
+    train_members([hybrid], [member], (train.sites, train.observed), (None, None) if valid is None else (valid.sites, valid.observed), schedule)
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #hybridlabel
 def labelled(values: Mapping[str, Array], table: Mapping[str, Parameter], site: xr.DataArray) -> xr.Dataset:
@@ -136,24 +135,24 @@ class HybridModel(HybridParts):
 
 
 
-    def learn_features(self, train_cube: xr.Dataset, forcing: xr.Dataset | None = None) -> None:
+    def learn_features(self, train_cube: xr.Dataset | Sites) -> None:
         """Fit the scaling of the features with the training sites, and make a new network for them."""
-        super().learn_features(train_cube, forcing)
+        super().learn_features(train_cube)
         self.network = make_network(self.model, len(self.inputs), self.learned, self.network_options, self.seed, self.start)
 
     @in_float32
-    def predict_parameters(self, cube: xr.Dataset) -> xr.Dataset:
+    def predict_parameters(self, cube: xr.Dataset | Sites) -> xr.Dataset:
         """The learned parameters at the sites of a cube, in physical units and inside their bounds, "process.name" -> (site). One that is learned once for all sites has the
         same value at each and the attribute `scope` "global"; an array, the weights of a neural process say, has dimensions of its own (`NAME_dim_0`, ...) and no site."""
         self._require_ready()
-        cube = settled(cube, self.forcing_options)
+        cube = cube_of(cube, self.forcing_options)
         return labelled(predicted(self.network, encoded(self.encoder, cube).values.astype(np.float32)), self.model.parameter_table, cube.site)
 
     def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
         train_alone(self, train, valid, schedule)
 
-    def _run(self, cube: xr.Dataset, forcing: xr.Dataset, outputs: Sequence[str] | None, dtype: str = "float32") -> xr.Dataset:
-        return simulate(self.model, forcing, self.predict_parameters(cube), spinup=self.spinup, outputs=outputs, dtype=dtype)
+    def _run(self, sites: Sites, outputs: Sequence[str] | None, dtype: str = "float32") -> xr.Dataset:
+        return simulate(self.model, sites, self.predict_parameters(sites), spinup=self.spinup, outputs=outputs, dtype=dtype)
 
     def _save_learned(self, path: Path) -> dict:
         save_weights(path, self.network)

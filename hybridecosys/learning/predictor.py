@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Kept', 'save_weights', 'load_weights', 'run_directory', 'open_run', 'Known', 'Schedule', 'validation_observations',
-           'check_apart', 'forcing_of', 'encoded', 'Learner', 'learn_from', 'Predictor']
+           'check_apart', 'encoded', 'Learner', 'learn_from', 'Predictor']
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorim
 import json
@@ -21,11 +21,11 @@ import xarray as xr
 from flax import nnx
 
 from ..data.choices import as_path
-from ..data.cube import read_table, settled
+from ..data.cube import read_table
 from ..data.features import FeatureEncoder, check_groups
 from ..data.files import holder, locked, write_arrays, write_json, write_table
-from ..data.forcing import prepare_forcing
-from ..data.observations import TARGETS, observations
+from ..data.observations import TARGETS
+from ..data.sites import Sites, names_of, prepared
 from .options import EPOCHS, TrainingOptions, check_epochs, make_options
 from ..model.simulate import in_float32
 from ..model.structure import Model
@@ -147,9 +147,9 @@ def _versions() -> dict[str, str]:
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorkn
 @dataclass(frozen=True)
 class Known:
-    """What is known of some sites: prepared forcing, observations, and scaled features (site, feature)."""
+    """What is known of some sites: prepared, their observations, and scaled features (site, feature)."""
 
-    forcing: xr.Dataset
+    sites: Sites
     observed: xr.Dataset
     features: xr.DataArray
 
@@ -173,41 +173,25 @@ class Schedule:
         open_run(self.run_dir, record, self.resume, free=() if self.options.decay else ("epochs",))
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #55411580c
-def validation_observations(cube: xr.Dataset, targets: Sequence[str]) -> xr.Dataset:
+def validation_observations(sites: Sites, targets: Sequence[str]) -> xr.Dataset:
     """Observations of the targets that validation sites have, with a warning naming those they lack. Raises `ValueError` where they have none."""
-    absent = [t for t in targets if TARGETS.loc[t, "variable"] not in cube or not bool(cube[TARGETS.loc[t, "variable"]].notnull().any())]
+    absent = [t for t in targets if TARGETS.loc[t, "variable"] not in sites.cube or not bool(sites.cube[TARGETS.loc[t, "variable"]].notnull().any())]
     there = [t for t in targets if t not in absent]
     lacks = ", ".join(f"{t} (variable {TARGETS.loc[t, 'variable']})" for t in absent)
     if not there:
         raise ValueError(f"the validation cube has no observation of any target that is trained on: it lacks {lacks}")
     if absent:
         warnings.warn(f"the validation cube has no observation of {lacks}: the epochs are judged by {', '.join(there)}", stacklevel=6)
-    return observations(cube, there)
+    return sites.observed(there)
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorap
-def check_apart(train_cube: xr.Dataset, valid_cube: xr.Dataset | None) -> None:
+def check_apart(train: xr.Dataset | Sites, valid: xr.Dataset | Sites | None) -> None:
     """Raise `ValueError` for sites that are in the training and in the validation cube."""
-    if valid_cube is not None and (both := set(_sites(train_cube)) & set(_sites(valid_cube))):
+    mine = names_of(train)
+    if valid is not None and (both := set(mine) & set(names_of(valid))):
         raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
-
-def _sites(cube: xr.Dataset | None) -> list[str]:
-    return [] if cube is None else [str(s) for s in cube.site.values]
-
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorfo
-def forcing_of(cube: xr.Dataset, forcing: xr.Dataset | None, options: Mapping) -> xr.Dataset:
-    """Prepared forcing of a cube, made with the options of `prepare_forcing`, or the part of `forcing` that is of its sites.
-
-    Raises `ValueError` where `forcing` lacks a series that `extra` names, `TypeError` where it is no forcing."""
-    if forcing is None:
-        return prepare_forcing(cube, **options)
-    if not isinstance(forcing, xr.Dataset):
-        raise TypeError(f"forcing must be what prepare_forcing returns, not {forcing!r} (a dtype is given by its name, dtype=...)")
-    if lacking := [name for name in options.get("extra", ()) if name not in forcing]:
-        raise ValueError(f"the forcing lacks {lacking[0]}: prepare it with extra={list(options['extra'])}")
-    return forcing.sel(site=cube.site)
-
-
 def encoded(encoder: FeatureEncoder | None, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
     """Scaled features of the sites of a cube, (site, feature); none without an encoder."""
     if encoder is None:
@@ -232,9 +216,10 @@ class Learner(Kept):
         """What tells it from another before either has learned anything, as files hold it."""
         return {**self._own(), "features": self.features, "seed": self.seed, "forcing": self.forcing_options}
 
-    def learn_features(self, train_cube: xr.Dataset, forcing: xr.Dataset | None = None) -> None:
+    def learn_features(self, train_cube: xr.Dataset | Sites) -> None:
         """Fit the scaling of the features with the training sites."""
-        self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(train_cube, forcing)
+        sites = prepared(train_cube, self.forcing_options)
+        self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(sites.cube, sites.forcing)
 
     @property
     def inputs(self) -> list[str]:
@@ -255,39 +240,37 @@ class Learner(Kept):
         return found
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorlf
-def learn_from(learner: Learner, train_cube: xr.Dataset, valid_cube: xr.Dataset | None, targets: Sequence[str] | None, forcing: xr.Dataset | None, schedule: Schedule) -> None:
-    """Train a learner on canonical cubes: open the run directory, prepare the sites, scale their features, and let it learn."""
-    observed = observations(train_cube, targets, learner.driving_variables)
+def learn_from(learner: Learner, train: Sites, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
+    """Train a learner at sites: open the run directory, scale their features, and let it learn."""
+    observed = train.observed(targets, learner.driving_variables)
     wanted = list(observed.data_vars)
-    schedule.open(learner.fingerprint(), wanted, _sites(train_cube), _sites(valid_cube))
-    mine = forcing_of(train_cube, forcing, learner.forcing_options)
-    learner.learn_features(train_cube, mine)
-    train, valid = Known(mine, observed, encoded(learner.encoder, train_cube, mine)), None
-    if valid_cube is not None:
-        there = forcing_of(valid_cube, forcing, learner.forcing_options)
-        valid = Known(there, validation_observations(valid_cube, wanted), encoded(learner.encoder, valid_cube, there))
-    learner._learn(train, valid, schedule)
+    schedule.open(learner.fingerprint(), wanted, list(train.names), [] if valid is None else list(valid.names))
+    learner.learn_features(train)
+    known, held = Known(train, observed, encoded(learner.encoder, train.cube, train.forcing)), None
+    if valid is not None:
+        held = Known(valid, validation_observations(valid, wanted), encoded(learner.encoder, valid.cube, valid.forcing))
+    learner._learn(known, held, schedule)
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorcl
 class Predictor(Learner):
     """What learns from the sites of a cube and predicts at others: `fit`, `simulate`, `save`, `load`."""
 
     @in_float32
-    def fit(self, train_cube: xr.Dataset, valid_cube: xr.Dataset | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
-            targets: Sequence[str] | None = None, progress: bool = True, forcing: xr.Dataset | None = None, **options) -> "Predictor":
-        """Train on the sites of `train_cube`; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
+    def fit(self, train_cube: xr.Dataset | Sites, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
+            targets: Sequence[str] | None = None, progress: bool = True, **options) -> "Predictor":
+        """Train on the sites of `train_cube`, a cube or what `prepare` gives; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
 
         epochs: by default the `epochs` of the class. targets: names from `TARGETS`; by default all that the cube carries. run_dir: directory for configuration, checkpoints and losses;
-        resume: go on from its last checkpoint. forcing: prepared forcing of all these sites, to save preparing it. options: those of `TrainingOptions`. Features are scaled with the
-        training sites alone. Raises `FileExistsError` if the directory is in use, naming the process that is at work there, `FileNotFoundError` if there is nothing to resume,
-        `ValueError` if what it holds is another model or other options.
+        resume: go on from its last checkpoint. options: those of `TrainingOptions`. Features are scaled with the training sites alone. Raises `FileExistsError` if the directory is in use,
+        naming the process that is at work there, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is another model or other options, and for sites that were
+        prepared with other options than those of this model.
         """
         options, epochs = self._options(options), self.epochs if epochs is None else epochs
         check_epochs(epochs)
-        train_cube, valid_cube = (None if c is None else settled(c, self.forcing_options) for c in (train_cube, valid_cube))
         check_apart(train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
-            self._fit(train_cube, valid_cube, targets, forcing, Schedule(epochs, options, run_dir, resume, progress))
+            train, valid = (None if given is None else prepared(given, self.forcing_options) for given in (train_cube, valid_cube))
+            self._fit(train, valid, targets, Schedule(epochs, options, run_dir, resume, progress))
         return self
 
     def _options(self, given: Mapping) -> TrainingOptions:
@@ -296,11 +279,10 @@ class Predictor(Learner):
     def _fit(self, *given) -> None:
         learn_from(self, *given)
 
-    def simulate(self, cube: xr.Dataset, outputs: Sequence[str] | None = None, forcing: xr.Dataset | None = None, **options) -> xr.Dataset:
-        """Outputs (site, time) at the sites of a cube, NaN outside their records. outputs: names, by default all. forcing: as in `fit`. options: `dtype`, "float32" or "float64",
+    def simulate(self, cube: xr.Dataset | Sites, outputs: Sequence[str] | None = None, **options) -> xr.Dataset:
+        """Outputs (site, time) at the sites of a cube, or of what `prepare` gives, NaN outside their records. outputs: names, by default all. options: `dtype`, "float32" or "float64",
         of a process model (see `hybridecosys.simulate`); of an ensemble also `lanes`, the most members x sites that are run at once, and `progress`.
 
         Raises `RuntimeError` for an untrained model, `KeyError` for an output that it does not have."""
         self._require_ready()
-        cube = settled(cube, self.forcing_options)
-        return self._run(cube, forcing_of(cube, forcing, self.forcing_options), outputs, **options)
+        return self._run(prepared(cube, self.forcing_options), outputs, **options)

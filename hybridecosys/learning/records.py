@@ -17,10 +17,11 @@ from flax import nnx
 from jax import Array
 
 from ..data.observations import TARGETS
+from ..data.sites import Sites, weather_of
 from .batches import Member, noisy
 from .cost import MIN_DAYS, nmae1r, one_minus_nnse
 from .options import at_least
-from ..model.inputs import YEAR, records
+from ..model.inputs import YEAR
 
 # %% ../../nbs/04_learning/07_records.ipynb #b24c5292
 CELLS = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}
@@ -96,9 +97,9 @@ class Records:
         return (*self.observed, *(("agb",) if self.agb is not None else ()))
 
 
-def make_records(forcing: xr.Dataset, observed: xr.Dataset | None, warmup: int, extra: Sequence[str] = ()) -> Records:
-    """The records of the sites of `forcing`, with the observations of the same sites (None for a mere prediction). extra: daily series beside the weather, channels too."""
-    start, length = records(forcing)
+def make_records(forcing: xr.Dataset | Sites, observed: xr.Dataset | None, warmup: int, extra: Sequence[str] = ()) -> Records:
+    """The records of the sites of `forcing` (or of what `prepare` gives), with the observations of the same sites (None for a mere prediction). extra: daily series beside the weather, channels too."""
+    forcing, (start, length) = weather_of(forcing)
     weather = np.stack([forcing[c].transpose("site", "time").values for c in (*CHANNELS, *extra)], -1).astype(np.float32)
     weather[..., CHANNELS.index("precip")] = np.log1p(weather[..., CHANNELS.index("precip")])
     day = np.arange(-warmup, length.max())

@@ -22,6 +22,7 @@ from flax import nnx
 from ..data.greenness import EXTRA_FORCING
 from ..data.names import did_you_mean
 from ..data.observations import TARGETS
+from ..data.sites import Sites
 from .batches import Member
 from .cost import nmae1r, one_minus_nnse, output_names, total_cost
 from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions
@@ -172,11 +173,12 @@ class PlainModel(Predictor):
             raise TypeError(f"{path} holds {cls.kind}, which has no process model: leave {model!r} out")
         return cls(content["features"], content["seed"], options=cls.shape(**content["options"]), forcing=content["forcing"])
 
-    def _run(self, cube: xr.Dataset, forcing: xr.Dataset, outputs: Sequence[str] | None) -> xr.Dataset:
+    def _run(self, sites: Sites, outputs: Sequence[str] | None) -> xr.Dataset:
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
             raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
-        found = self._predict(forcing, encoded(self.encoder, cube, forcing), wanted)
+        forcing = sites.forcing
+        found = self._predict(sites, encoded(self.encoder, sites.cube, forcing), wanted)
         variables = {name: (("site", "time"), found[name], dict(zip(("units", "long_name"), VARIABLES[name]))) for name in wanted}
         kept = {n: forcing[n] for n in ("latitude", "longitude", "igbp", "koppen") if n in forcing and forcing[n].dims == ("site",)}
         return xr.Dataset(variables, {"site": forcing.site, "time": forcing.time, **kept}, {"model": repr(self)})
@@ -246,17 +248,17 @@ class SequenceModel(PlainModel):
         return SequenceNetwork(len(self.inputs), len(self.outputs), self.options, len(CHANNELS) + len(self.extra), rngs=nnx.Rngs(self.seed))
 
     def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
-        seen, held = (k and make_records(k.forcing, k.observed, self.options.warmup, self.extra) for k in (train, valid))
+        seen, held = (k and make_records(k.sites, k.observed, self.options.warmup, self.extra) for k in (train, valid))
         self.outputs, self.scale = output_names(seen.targets), scaling(seen, self.options.warmup)
         self.network = self.new_network()
         batches = WindowBatches(Member(train.features, seen.sites, seed=schedule.options.seed), seen, self.options, schedule.options.batch_size)
         train_sequence(self, batches, held and Held(held, valid.features.values.astype(np.float32)), schedule)
 
     @in_float32
-    def _predict(self, forcing: xr.Dataset, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-        seen = make_records(forcing, None, self.options.warmup, self.extra)
+    def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        seen = make_records(sites, None, self.options.warmup, self.extra)
         y = run_records(*nnx.split(self.network, nnx.Param, ...), seen, features.values.astype(np.float32), self.scale, self.options.warmup)
-        return {name: in_time(y[..., self.outputs.index(name)], seen, forcing.sizes["time"]) for name in wanted}
+        return {name: in_time(y[..., self.outputs.index(name)], seen, sites.forcing.sizes["time"]) for name in wanted}
 
     def _save_learned(self, path: Path) -> dict:
         save_weights(path, self.network)

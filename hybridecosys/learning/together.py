@@ -11,9 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from ..data.cube import settled
-from ..data.forcing import prepare_forcing
-from ..data.observations import observations
+from ..data.sites import Sites, names_of, prepared
 from .batches import Member
 from .hybrid import HybridModel, train_members
 from .options import EPOCHS, TrainingOptions, check_epochs, make_options
@@ -21,45 +19,42 @@ from .predictor import Schedule, encoded, run_directory
 from ..model.simulate import in_float32
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45l
-def learn_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]], targets: Sequence[str] | None,
-                   forcing: xr.Dataset | None, schedule: Schedule) -> None:
-    """Train models, in place, on sites of a canonical cube that are checked (`check_members`): open the run directory, prepare the forcing once, scale the features of each, and train all in one program."""
-    first, observed = hybrids[0], observations(cube, targets, hybrids[0].driving_variables)
+def learn_together(hybrids: Sequence[HybridModel], sites: Sites, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]], targets: Sequence[str] | None, schedule: Schedule) -> None:
+    """Train models, in place, at sites whose names are checked (`check_members`): open the run directory, scale the features of each, and train all in one program."""
+    first, observed = hybrids[0], sites.observed(targets, hybrids[0].driving_variables)
     mine = [{k: v for k, v in h.fingerprint().items() if k != "forcing"} for h in hybrids]
     schedule.open({"members": mine, "forcing": first.forcing_options}, list(observed.data_vars), [list(s) for s in train_sites], [list(s) for s in valid_sites])
-    forcing = prepare_forcing(cube, **first.forcing_options) if forcing is None else forcing.sel(site=cube.site)
     members = []
     for h, trained, checked in zip(hybrids, train_sites, valid_sites, strict=True):
-        h.learn_features(cube.sel(site=list(trained)), forcing.sel(site=list(trained)))
-        sites = [*trained, *checked]
-        members.append(Member(encoded(h.encoder, cube.sel(site=sites), forcing.sel(site=sites)), tuple(trained), tuple(checked), h.seed))
-    part = [sorted({s for sites in which for s in sites}) for which in (train_sites, valid_sites)]
-    known, checked = (tuple(x.sel(site=sites) for x in (forcing, observed)) if sites else (None, None) for sites in part)
+        h.learn_features(sites.select(trained))
+        both = sites.select([*trained, *checked])
+        members.append(Member(encoded(h.encoder, both.cube, both.forcing), tuple(trained), tuple(checked), h.seed))
+    part = [sorted({s for names in which for s in names}) for which in (train_sites, valid_sites)]
+    known, checked = ((sites.select(names), observed.sel(site=names)) if names else (None, None) for names in part)
     train_members(hybrids, members, known, checked, schedule)
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45
 @in_float32
-def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]] | None = None,
+def fit_together(hybrids: Sequence[HybridModel], cube: xr.Dataset | Sites, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]] | None = None,
                  epochs: int = EPOCHS, run_dir: str | Path | None = None, resume: bool = False, targets: Sequence[str] | None = None,
-                 progress: bool = True, forcing: xr.Dataset | None = None, **options) -> list[HybridModel]:
+                 progress: bool = True, **options) -> list[HybridModel]:
     """Train several hybrid models at once, in place, each as `HybridModel.fit` would, and return them.
 
-    train_sites, valid_sites: names of sites of `cube` for each model. options: those of `TrainingOptions`; the seed of
-    each is that of its model. forcing: prepared forcing of the cube, to save preparing it. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
+    train_sites, valid_sites: names of sites of `cube` (or of what `prepare` gives) for each model. options: those of `TrainingOptions`; the seed of
+    each is that of its model. Raises `ValueError` for models that cannot share a program, for sites that are unknown or both trained on and
     validated at, and as `HybridModel.fit` does.
     """
     options = make_options(TrainingOptions, options)
     check_epochs(epochs)
     valid_sites = [()] * len(hybrids) if valid_sites is None else valid_sites
-    cube = settled(cube, hybrids[0].forcing_options) if hybrids else cube
-    check_members(hybrids, cube, train_sites, valid_sites)
+    check_members(hybrids, names_of(cube), train_sites, valid_sites)
     with run_directory(run_dir, resume) as run_dir:
-        learn_together(hybrids, cube, train_sites, valid_sites, targets, forcing, Schedule(epochs, options, run_dir, resume, progress))
+        learn_together(hybrids, prepared(cube, hybrids[0].forcing_options), train_sites, valid_sites, targets, Schedule(epochs, options, run_dir, resume, progress))
     return list(hybrids)
 
 # %% ../../nbs/04_learning/05_together.ipynb #0a0afb45a
-def check_members(hybrids, cube: xr.Dataset, train_sites, valid_sites) -> None:
-    """Raise `ValueError` where models cannot be trained together, naming what differs, or where a site is unknown or in both parts."""
+def check_members(hybrids, names: Sequence[str], train_sites, valid_sites) -> None:
+    """Raise `ValueError` where models cannot be trained together, naming what differs, or where a site is not one of `names` or in both parts."""
     if not hybrids or not len(hybrids) == len(train_sites) == len(valid_sites):
         raise ValueError(f"{len(hybrids)} models need as many lists of training and validation sites, not {len(train_sites)} and {len(valid_sites)}")
     for what in ("learned", "spinup", "network_options", "forcing_options"):
@@ -67,7 +62,7 @@ def check_members(hybrids, cube: xr.Dataset, train_sites, valid_sites) -> None:
             raise ValueError(f"models that are trained together must have the same {what}")
     if any(h.model.approaches != hybrids[0].model.approaches for h in hybrids):
         raise ValueError("models that are trained together must be of the same process model")
-    known = set(cube.site.values.astype(str))
+    known = set(names)
     for i, (mine, checked) in enumerate(zip(train_sites, valid_sites)):
         if unknown := [s for s in (*mine, *checked) if s not in known]:
             raise ValueError(f"member {i}: site {unknown[0]} is not in the cube")

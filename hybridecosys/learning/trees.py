@@ -21,22 +21,22 @@ from tqdm import tqdm
 
 from ..data.files import replaced
 from ..data.observations import TARGETS
+from ..data.sites import Sites, weather_of
 from .cost import MIN_DAYS
 from .options import at_least
 from .predictor import Known, Schedule
 from .sequence import CHANNELS, PlainModel
-from ..model.inputs import records
 
 # %% ../../nbs/04_learning/08_trees.ipynb #treestable1
 LAGS = (7, 30, 90, 365)
 "Days over which means of the daily series are taken, up to and including each day."
 
 
-def daily_table(forcing: xr.Dataset, features: xr.DataArray, extra: Sequence[str] = ()) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+def daily_table(forcing: xr.Dataset | Sites, features: xr.DataArray, extra: Sequence[str] = ()) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
     """What trees see: a row for each day of each record. Returns values (row, column), names of the columns, and position of site and day (row,).
 
-    forcing: as of `prepare_forcing`; its weather, what `extra` names, and their means over `LAGS` days (over fewer where the record has only begun). features: (site, feature)."""
-    start, length = records(forcing)
+    forcing: as of `prepare_forcing`, or what `prepare` gives; its weather, what `extra` names, and their means over `LAGS` days (over fewer where the record has only begun). features: (site, feature)."""
+    forcing, (start, length) = weather_of(forcing)
     inside = (np.arange(forcing.sizes["time"]) >= start[:, None]) & (np.arange(forcing.sizes["time"]) < (start + length)[:, None])
     columns = {}
     for name in (*CHANNELS, *extra):
@@ -116,22 +116,22 @@ class TreesModel(PlainModel):
     def __repr__(self):
         return f"<TreesModel: {self.options.trees} trees a target; {'predicts ' + ', '.join(self.trees) if self.trees else 'not trained'}>"
 
-    def fit(self, train_cube: xr.Dataset, targets: Sequence[str] | None = None, progress: bool = True, forcing: xr.Dataset | None = None) -> "TreesModel":
-        """Train on the sites of `train_cube`. targets: names from `TARGETS`, by default all daily ones that the cube carries; forcing: prepared, to save preparing it.
+    def fit(self, train_cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, progress: bool = True) -> "TreesModel":
+        """Train on the sites of `train_cube`, a cube or what `prepare` gives. targets: names from `TARGETS`, by default all daily ones that the cube carries.
 
         Raises `ValueError` for a target that is an input, for one that is not daily, and where no site has enough days of it."""
         if targets is not None and "agb" in targets:
             raise ValueError("target agb is one number for a site; trees of days have nothing to learn from it")
-        return super().fit(train_cube, targets=targets, progress=progress, forcing=forcing)
+        return super().fit(train_cube, targets=targets, progress=progress)
 
     def _learn(self, train: Known, valid: None, schedule: Schedule) -> None:
-        table, _, site, day = daily_table(train.forcing, train.features, self.extra)
-        seen = train.observed.drop_vars("agb", errors="ignore").reindex(time=train.forcing.time)
+        table, _, site, day = daily_table(train.sites, train.features, self.extra)
+        seen = train.observed.drop_vars("agb", errors="ignore").reindex(time=train.sites.forcing.time)
         self.trees = grow(table, site, day, seen, self.options, self.seed, schedule.progress)
 
-    def _predict(self, forcing: xr.Dataset, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-        table, _, site, day = daily_table(forcing, features, self.extra)
-        found = {name: np.full((forcing.sizes["site"], forcing.sizes["time"]), np.nan, np.float32) for name in wanted}
+    def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        table, _, site, day = daily_table(sites, features, self.extra)
+        found = {name: np.full((len(sites), sites.forcing.sizes["time"]), np.nan, np.float32) for name in wanted}
         for name, values in found.items():
             values[site, day] = self.trees[name].predict(table)
         return found
