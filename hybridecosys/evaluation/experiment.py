@@ -26,8 +26,8 @@ from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.cube import open_cube
 from ..data.files import UNREADABLE, holder, locked, used, write_dataset, write_json, write_table
-from ..data.forcing import prepare_forcing
 from ..data.observations import TARGETS, observations
+from ..data.sites import Sites, prepare
 from .folds import neighbourhoods
 from .metrics import evaluate, parameter_agreement, seasons, site_table
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
@@ -269,10 +269,10 @@ def check_options(options: TrainOptions) -> HybridModel:
     return make_hybrid(options, list(options.features) or None)
 
 
-def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: TrainOptions, run_dir: Path) -> HybridModel:
+def train_hybrid(hybrid: HybridModel, part: Mapping[str, Sites], options: TrainOptions, run_dir: Path) -> HybridModel:
     "Fit on the part train, watch valid (if there is one), save into the run directory; with `options.resume` go on with what it holds."
     resume = options.resume and (run_dir / "config.json").exists()
-    hybrid.fit(part["train"], part["valid"] if part["valid"].sizes["site"] else None, options.epochs, run_dir, resume, options.targets or None, **vars(select_options(options, TrainingOptions)))
+    hybrid.fit(part["train"], part["valid"] if len(part["valid"]) else None, options.epochs, run_dir, resume, options.targets or None, **vars(select_options(options, TrainingOptions)))
     hybrid.save(run_dir, replace=True)
     total = hybrid.losses[hybrid.losses.target == "total"].pivot(index="epoch", columns="split", values="loss")
     kept = total.index.max() if options.keep == "last" else total.iloc[:, -1].idxmin()  # valid, where there is one
@@ -280,16 +280,16 @@ def train_hybrid(hybrid: HybridModel, part: Mapping[str, xr.Dataset], options: T
     return hybrid
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91w
-def run_of_truth(run_dir: Path, cube: xr.Dataset, hybrid: HybridModel, forcing: xr.Dataset, learned: xr.Dataset, test: Sequence[str], outputs: Sequence[str]) -> dict[str, xr.Dataset]:
+def run_of_truth(run_dir: Path, sites: Sites, hybrid: HybridModel, learned: xr.Dataset, test: Sequence[str], outputs: Sequence[str]) -> dict[str, xr.Dataset]:
     """The run with the parameters that a synthetic cube was made with, as "truth", if this model made it; writes them, and logs how well they were found. Nothing for other cubes."""
-    if (truth := true_parameters(cube, hybrid.model)) is None:
+    if (truth := true_parameters(sites.cube, hybrid.model)) is None:
         return {}
     write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
     if len(test) > 1:
         log.info(recovery(truth, learned, hybrid.model.parameters, test))
-    if len(truth.data_vars) != cube.sizes["parameter"]:  # the cube was made with another structure
+    if len(truth.data_vars) != sites.cube.sizes["parameter"]:  # the cube was made with another structure
         return {}
-    return {"truth": simulate(hybrid.model, forcing, truth, spinup=hybrid.spinup, outputs=outputs)}
+    return {"truth": simulate(hybrid.model, sites, truth, spinup=hybrid.spinup, outputs=outputs)}
 
 # %% ../../nbs/05_evaluation/05_experiment.ipynb #01139b91
 def run_experiment(options: TrainOptions) -> dict:
@@ -305,28 +305,28 @@ def run_experiment(options: TrainOptions) -> dict:
     hybrid = check_options(options)
     cube = load_cube(options, options.spinup)
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
-    part = {p: cube.isel(site=[split[s] == p for s in cube.site.values.astype(str)]) for p in ("train", "valid", "test")}
-    forcing = prepare_forcing(cube, **hybrid.forcing_options)
-    seen = observations(cube, without=hybrid.model.no_targets)
-    observations(part["train"], options.targets or None, hybrid.model.no_targets)  # a target without any observation stops here
+    sites = prepare(cube, **hybrid.forcing_options)
+    part = {p: sites.select([s for s in sites.names if split[s] == p]) for p in ("train", "valid", "test")}
+    seen = sites.observed(without=hybrid.model.no_targets)
+    part["train"].observed(options.targets or None, hybrid.model.no_targets)  # a target without any observation stops here
     with locked(run_dir), logged(run_dir):
         start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         began = time.perf_counter()
         tell_changes(cube)
-        log.info("%d sites: %s", len(split), ", ".join(f"{c.sizes['site']} {p}" for p, c in part.items()))
+        log.info("%d sites: %s", len(split), ", ".join(f"{len(c)} {p}" for p, c in part.items()))
         log.info("the first epoch takes longest: it compiles the model")
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
-        runs = {"default": simulate(hybrid.model, forcing, spinup=options.spinup, outputs=outputs)}
+        runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
         if options.one_for_all:
             one = train_hybrid(make_hybrid(options, []), part, options, run_dir / "one_for_all")
-            runs["one for all"] = one.simulate(cube, outputs)
-            start = {n: float(v.item()) for n, v in one.predict_parameters(part["train"].isel(site=[0])).items()}
+            runs["one for all"] = one.simulate(sites, outputs)
+            start = {n: float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
             hybrid = make_hybrid(options, list(options.features) or None, start)
         train_hybrid(hybrid, part, options, run_dir)
-        runs["hybrid"] = hybrid.simulate(cube, outputs)
-        parameters = hybrid.predict_parameters(cube).assign_coords(split=("site", [split[s] for s in cube.site.values.astype(str)]))
+        runs["hybrid"] = hybrid.simulate(sites, outputs)
+        parameters = hybrid.predict_parameters(sites).assign_coords(split=("site", [split[s] for s in sites.names]))
         write_dataset(run_dir / "parameters.nc", parameters)
-        runs |= run_of_truth(run_dir, cube, hybrid, forcing, parameters, list(part["test"].site.values), outputs)
+        runs |= run_of_truth(run_dir, sites, hybrid, parameters, list(part["test"].names), outputs)
         scores = save_evaluation(run_dir, runs, seen, site_table(cube, split))
         log.info("done in %.0f s", time.perf_counter() - began)
         write_report(run_dir)
@@ -353,7 +353,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, dtype=options.dtype)
     else:
-        run = simulate(model, prepare_forcing(cube, **model.forcing_options(forcing_options(options))), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
+        run = simulate(model, prepare(cube, **model.forcing_options(forcing_options(options))), spinup=options.spinup, outputs=options.outputs or None, dtype=options.dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(out, run)
     return f"{run.sizes['site']} sites, {run.sizes['time']} days: {out}"
@@ -417,13 +417,15 @@ def calibrate_cube(options: CalibrateOptions) -> str:
             start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
         tell_changes(cube)
         began = time.perf_counter()
-        fit = calibrate(wroasted(greenness=options.greenness), cube, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        forcing=forcing_options(options), run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
+        model = wroasted(greenness=options.greenness)
+        sites = prepare(cube, **model.forcing_options(forcing_options(options)))
+        fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
+                        run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
-        seen = observations(cube, without=fit.model.no_targets)
+        seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
-        runs = {"default": simulate(fit.model, fit.forcing(cube), spinup=options.spinup, outputs=outputs), "calibrated": fit.simulate(cube, outputs)}
+        runs = {"default": simulate(fit.model, whole, spinup=options.spinup, outputs=outputs), "calibrated": simulate(fit.model, whole, fit.parameters, spinup=options.spinup, outputs=outputs)}
         late = is_held_out(seen, fit.periods.held_out)
         parts = {"train": seen.where(~late), "test": seen.drop_vars("agb", errors="ignore").where(late)}
         parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
