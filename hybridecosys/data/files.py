@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEW', 'UNREADABLE', 'LOCK', 'replaced', 'write_bytes', 'write_text', 'write_json', 'write_table', 'write_arrays',
-           'write_dataset', 'locked', 'holder', 'used']
+           'write_dataset', 'read_arrays', 'locked', 'holder', 'used']
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea003
 import contextlib
@@ -88,6 +88,16 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 def write_dataset(path: str | Path, data: xr.Dataset) -> None:
     """The same for a Dataset, as NetCDF."""
     write_bytes(path, data.to_netcdf(engine="h5netcdf"))
+
+# %% ../../nbs/01_data/11_files.ipynb #readarrays2
+def read_arrays(path: str | Path, instead: str) -> dict[str, np.ndarray] | None:
+    """What `write_arrays` has written; None, with a warning that says what comes `instead`, where it is damaged."""
+    try:
+        with np.load(path) as saved:
+            return dict(saved)
+    except Exception as error:  # whatever a wrong bit leads to
+        warnings.warn(f"checkpoint {path} is damaged ({error}): {instead}", stacklevel=5)
+        return None
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00d
 LOCK = ".lock"

@@ -20,7 +20,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from ..data.cube import read_table
-from ..data.files import write_arrays, write_dataset, write_table
+from ..data.files import read_arrays, write_arrays, write_dataset, write_table
 from ..data.observations import TARGETS
 from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
@@ -262,7 +262,7 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
     options = problem.options
     begin, step, steps = (begin_descent, descend, options.steps) if method == "gradient" else (begin_evolution, evolve, options.generations)
     file = None if run_dir is None else run_dir / "checkpoint.npz"
-    state = (_read(file) if resume and file.exists() else None) or begin(problem, start)
+    state = (read_arrays(file, "the search begins anew") if resume and file.exists() else None) or begin(problem, start)
     bar = tqdm(total=steps, initial=len(state["history"]), disable=not progress, desc=f"calibrating {len(problem.data.sites)} sites ({method})", unit="step")
     with bar:
         while len(state["history"]) < steps:
@@ -273,13 +273,3 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
             bar.update()
     x = best_of_descent(state)[0] if method == "gradient" else best_of_evolution(problem, state)[0]
     return x, state["history"]
-
-
-def _read(file: Path) -> dict[str, np.ndarray] | None:
-    """The state of a search; None, with a warning, where it is damaged."""
-    try:
-        with np.load(file) as saved:
-            return dict(saved)
-    except Exception as error:  # whatever a wrong bit leads to
-        warnings.warn(f"checkpoint {file} is damaged ({error}): the search begins anew", stacklevel=6)
-        return None

@@ -6,7 +6,7 @@
 __all__ = ['LOSSES', 'LEFT_OUT', 'NonFiniteGradient', 'simulate_costs', 'site_gradients', 'predict', 'in_lanes', 'in_members',
            'draw', 'draw_lanes', 'update', 'make_step', 'make_check', 'make_optimizer', 'start_optimizer',
            'keys_of_epoch', 'Progress', 'stack_networks', 'unstack_network', 'train', 'train_epochs', 'one_epoch',
-           'left_out', 'Checkpoints', 'readable', 'restored']
+           'left_out', 'Checkpoints', 'restored']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
@@ -25,7 +25,7 @@ from jax import Array
 from tqdm import tqdm
 
 from ..data.choices import as_path
-from ..data.files import write_arrays, write_table
+from ..data.files import read_arrays, write_arrays, write_table
 from ..data.observations import TARGETS
 from .batches import Batch, Batches, noisy
 from .cost import Observed, output_names, site_costs, total_cost
@@ -399,21 +399,11 @@ class Checkpoints:
         if self.folder.is_dir() and any(p.is_dir() and p.name.isdigit() for p in self.folder.iterdir()):
             raise ValueError(f"the checkpoints in {self.folder} are of an earlier version of this package, whose runs cannot be resumed")
         for epoch in reversed(self.epochs):
-            if (arrays := readable(self.file(epoch))) is not None:
+            if (arrays := read_arrays(self.file(epoch), "the one before is taken, or the training begins anew")) is not None:
                 return restored(arrays, like, self.run_dir)
         return like
 
 # %% ../../nbs/04_learning/03_training.ipynb #17cd751b2
-def readable(file: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a checkpoint by name; None, with a warning, where it is damaged."""
-    try:
-        with np.load(file) as saved:
-            return dict(saved)
-    except Exception as error:  # whatever a wrong bit leads to
-        warnings.warn(f"checkpoint {file} is damaged ({error}): the one before is taken, or the training begins anew", stacklevel=5)
-        return None
-
-
 def restored(arrays: Mapping[str, np.ndarray], like: Progress, where: Path) -> Progress:
     """The state that the arrays of a checkpoint hold, of the form of `like`. Raises `ValueError` where they are of another network: other names or shapes; `where` is for the message."""
     tree = like.arrays()
