@@ -23,8 +23,8 @@ def _table(rows: str) -> pd.DataFrame:
     cells = [[c.strip() for c in row.split("|")] for row in rows.strip().splitlines()]
     return pd.DataFrame(cells, columns=names).astype({"lower": float, "upper": float}).set_index("name")
 
-# %% ../../nbs/01_data/02_canonical.ipynb #8eda26cf
-VARIABLES = _table("""
+
+_WEATHER = _table("""
 TA_F           | degC       | -80  | 60   | required | air temperature, daily mean
 SW_IN_F        | W m-2      | 0    | 550  | required | incoming shortwave radiation, daily mean
 VPD_F          | hPa        | 0    | 120  | required | vapour pressure deficit, daily mean
@@ -39,6 +39,10 @@ PA_F           | kPa        | 30   | 110  | forcing  | air pressure
 CO2            | ppm        | 250  | 1000 | forcing  | atmospheric CO2
 CO2_F_MDS      | ppm        | 150  | 2000 | forcing  | CO2 measured at the tower
 disturbance    | 1          | 0    | 1    | forcing  | fraction of the vegetation that dies that day
+""")
+
+# %% ../../nbs/01_data/02_canonical.ipynb #8eda26cf
+_FLUXES = _table("""
 GPP_NT_VUT_REF | gC m-2 d-1 | -100 | 100  | flux     | gross primary production, night-time partitioning
 GPP_DT_VUT_REF | gC m-2 d-1 | -100 | 100  | flux     | gross primary production, day-time partitioning
 NEE_VUT_REF    | gC m-2 d-1 | -100 | 100  | flux     | net ecosystem exchange of CO2
@@ -53,6 +57,10 @@ NDVI           | 1          | -1   | 1    | greenness | normalised difference ve
 NDVI_QC        | 1          | 0    | 1    | quality  | quality of NDVI
 EVI            | 1          | -1   | 1.5  | greenness | enhanced vegetation index
 LAI            | 1          | 0    | 15   | greenness | leaf area index
+""")
+
+# %% ../../nbs/01_data/02_canonical.ipynb #canonsites1
+_OF_SITES = _table("""
 latitude       | degrees_north | -90 | 90 | site    | latitude
 longitude      | degrees_east | -180 | 360 | site   | longitude
 elevation      | m          | -500 | 9000 | site     | elevation
@@ -87,6 +95,9 @@ managed_fertilizer | 1      | 0    | 1    | site     | fertilization is reported
 managed_irrigation | 1      | 0    | 1    | site     | irrigation is reported
 managed_grazing | 1         | 0    | 1    | site     | grazing is reported
 """)
+
+# %% ../../nbs/01_data/02_canonical.ipynb #canonall1
+VARIABLES = pd.concat([_WEATHER, _FLUXES, _OF_SITES])
 REQUIRED = list(VARIABLES.index[VARIABLES.kind == "required"])
 REQUIRED_SITE = ["latitude", "igbp"]
 

@@ -125,6 +125,9 @@ def _daily_text(path: Path, site: str | None = None) -> tuple[str, str, dict[str
         raise ValueError(f"{path.name}: not a zip file, or truncated, damaged or encrypted ({error})") from error
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #csvstructure
+_FILL = -9999
+
+
 def _check_lines(name: str, lines: list[str], columns: list[str], separator: str) -> bool:
     "Whether each row ends with one separator too many. ValueError names the line whose number of values is not that of the columns."
     plain = not any('"' in line for line in lines)
@@ -160,9 +163,6 @@ def _numbers(name: str, column: pd.Series, decimal: str) -> np.ndarray:
     return np.where(values <= _FILL, np.nan, values)
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #csvtablecell
-_FILL = -9999
-
-
 def _table(name: str, text: str) -> pd.DataFrame:
     "The CSV as numbers with a date index; ValueError for an empty file, another product, another time step, or a broken table."
     lines = text.rstrip("\n").split("\n")
