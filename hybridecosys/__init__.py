@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .data.observations import observations
     from .data.sites import Sites, prepare
     from .data.sources import read_source
-    from .evaluation.crossval import CrossValidation, cross_validate
-    from .evaluation.experiment import run_experiment
+    from .study.crossval import CrossValidation, cross_validate
+    from .study.experiment import run_experiment
     from .evaluation.metrics import evaluate
     from .evaluation.report import write_report
     from .evaluation.uncertainty import HybridEnsemble
@@ -74,9 +74,9 @@ _HOME = {
     "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
     "evaluate": "evaluation.metrics",
-    "run_experiment": "evaluation.experiment",
-    "cross_validate": "evaluation.crossval",
-    "CrossValidation": "evaluation.crossval",
+    "run_experiment": "study.experiment",
+    "cross_validate": "study.crossval",
+    "CrossValidation": "study.crossval",
     "write_report": "evaluation.report",
     "HybridEnsemble": "evaluation.uncertainty",
 }

@@ -20,7 +20,7 @@ from .data.names import did_you_mean
 from .data.observations import TARGETS
 from .evaluation.drawing import COLOURS, DASHES, LABELS, METRIC_LABELS, STYLE, draw_land, label_of, map_limits, scores_of, season_lines, unit_label
 from .evaluation.figures import day_lines
-from .evaluation.metrics import _observations
+from .evaluation.metrics import observed_targets
 from .evaluation.metrics import seasons as seasonal_table
 from .evaluation.summary import describe_parameters, parameter_table
 from .model.simulate import described
@@ -81,7 +81,7 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | None 
     if cube is not None:
         if target not in TARGETS.index:
             raise ValueError(f"{target} is not observed; leave the cube out, or choose a target: {', '.join(TARGETS.index)}")
-        seen = _observations(cube, [target])[target]
+        seen = observed_targets(cube, [target])[target]
         _one_site(site, {"cube": seen.to_dataset(name=target)})
         seen = seen.sel(site=site).sel(time=slice(start, end)) if "time" in seen.dims else None
         if seen is None or not seen.notnull().any():

@@ -14,7 +14,7 @@ from cubes import DAYS, put, small_cube
 
 from hybridecosys.cli import as_arguments, main, parse
 from hybridecosys.data.cube import read_table
-from hybridecosys.evaluation.experiment import forcing_options, load_cube
+from hybridecosys.study.experiment import forcing_options, load_cube
 
 
 def test_help_needs_no_heavy_import():
@@ -120,8 +120,8 @@ def test_file_and_command_line_together(tmp_path):
 )
 def test_unknown_names_stop_before_a_cube_is_made(args, culprit, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    importlib.import_module("hybridecosys.evaluation.crossval")  # imported later, it would keep what stands in for load_cube here
-    monkeypatch.setattr("hybridecosys.evaluation.experiment.load_cube", lambda *args: pytest.fail("a cube was loaded"))
+    importlib.import_module("hybridecosys.study.crossval")  # imported later, it would keep what stands in for load_cube here
+    monkeypatch.setattr("hybridecosys.study.experiment.load_cube", lambda *args: pytest.fail("a cube was loaded"))
     assert main(args) == (2 if "--weights" in args else 1)  # weights are checked with the options
     assert culprit in capsys.readouterr().err
     assert not any(tmp_path.iterdir()), "something was written"
@@ -176,7 +176,7 @@ def test_options_of_the_run_need_not_be_repeated(tmp_path):
 
 
 def test_every_option_of_network_and_training_can_be_given():
-    from hybridecosys.evaluation.options import TrainOptions
+    from hybridecosys.study.options import TrainOptions
     from hybridecosys.learning.network import NetworkOptions
     from hybridecosys.learning.training import TrainingOptions
 
@@ -186,7 +186,7 @@ def test_every_option_of_network_and_training_can_be_given():
 
 
 def test_every_option_of_calibration_can_be_given_with_the_same_default():
-    from hybridecosys.evaluation.options import CalibrateOptions
+    from hybridecosys.study.options import CalibrateOptions
     from hybridecosys.learning.calibration import CalibrationOptions
 
     command, call = CalibrateOptions(), CalibrationOptions()
@@ -231,7 +231,7 @@ def test_every_command_stops_at_a_value_out_of_range_and_names_the_option(comman
         (tmp_path / "run.nc").write_bytes(b"")  # never read
     more = ["--run", str(tmp_path / "run.nc")] if command == "evaluate" else []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybridecosys.evaluation.experiment.read_simulation", lambda path: None)
+        patch.setattr("hybridecosys.study.experiment.read_simulation", lambda path: None)
         assert main([command, "--cube", str(faulty), "--out", str(tmp_path / "out"), *more]) == 1
     said = capsys.readouterr().err
     assert "-0.6 W m-2 is below 0 at site XX-Bbb on 2003-02-10" in said and "out_of_range" in said and not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import hybridecosys as he
 from hybridecosys.data.bioclim import aridity_index, bioclim, koppen_from_weather
 from hybridecosys.data.cube import canonical, read_table
 from hybridecosys.data.features import FeatureEncoder, site_features
-from hybridecosys.evaluation.folds import make_folds
+from hybridecosys.study.folds import make_folds
 from hybridecosys.evaluation.metrics import site_table
 from hybridecosys.learning.calibration import Calibration
 

@@ -12,8 +12,8 @@ import xarray as xr
 from hybridecosys import HybridModel, SequenceModel, bucket, cross_validate, open_cube, prepare_forcing, simulate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
-from hybridecosys.evaluation import experiment
-from hybridecosys.evaluation.options import CrossvalOptions, TrainOptions
+from hybridecosys.study import experiment
+from hybridecosys.study.options import CrossvalOptions, TrainOptions
 from hybridecosys.learning.options import NetworkOptions, TrainingOptions
 from hybridecosys.learning.together import fit_together
 

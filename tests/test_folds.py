@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hybridecosys.data.cube import open_cube, real_data_path
-from hybridecosys.evaluation.folds import SCHEMES, check_folds, make_folds, neighbourhoods
+from hybridecosys.study.folds import SCHEMES, check_folds, make_folds, neighbourhoods
 from hybridecosys.data.weather import synthetic_weather
 
 

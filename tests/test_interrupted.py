@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from hybridecosys import HybridModel, bucket, calibrate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data import files
-from hybridecosys.evaluation import crossval, experiment, figures
+from hybridecosys.evaluation import figures
+from hybridecosys.study import crossval, experiment
 from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.training import Checkpoints
 from hybridecosys.model.grid import ATTRIBUTES_OF_A_CELL, TILES, cells_to_sites, simulate_grid, sites_to_cells

@@ -10,8 +10,8 @@ from hybridecosys.data.fluxnet import sample_path
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.evaluation.metrics import check_scales
-from hybridecosys.evaluation.options import TrainOptions, check_keys
-from hybridecosys.evaluation.pieces import check_methods
+from hybridecosys.study.options import TrainOptions, check_keys
+from hybridecosys.study.pieces import check_methods
 from hybridecosys.learning.options import CalibrationOptions, NetworkOptions, TrainingOptions, make_options
 
 

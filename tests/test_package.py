@@ -103,6 +103,32 @@ def test_modules_are_in_step_with_the_notebooks(tmp_path):
     assert not stale, f"not what the notebooks say (make export): {', '.join(stale)}"
 
 
+MODULES = sorted(p for p in (ROOT / "hybridecosys").rglob("*.py") if not p.name.startswith("_"))
+
+
+def test_modules_use_public_names_of_one_another():
+    """A name with a leading underscore is of its own module: nobody else imports it or reaches for it."""
+    for path in MODULES:
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        taken = [(a.asname or a.name, a.name) for n in nodes if isinstance(n, ast.ImportFrom) and (n.level or n.module.startswith("hybridecosys")) for a in n.names]
+        reached = [n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in {here for here, _ in taken if here.islower()}]
+        private = [name for name in [*(name for _, name in taken), *reached] if re.match(r"_(?!_)", name)]
+        assert not private, f"{path.relative_to(ROOT)} uses {', '.join(private)} of another module: give it a name without an underscore"
+
+
+ROOMS = ["data", "processes", "model", "learning", "evaluation", "study"]
+
+
+def test_rooms_import_one_way():
+    """data, processes, model, learning, evaluation, study: each room knows those before it, none after it."""
+    assert {p.name for p in (ROOT / "hybridecosys").iterdir() if (p / "__init__.py").exists()} == set(ROOMS)
+    for path in (p for p in MODULES if p.parent.name in ROOMS):
+        after = ROOMS[ROOMS.index(path.parent.name) + 1 :]
+        for node in (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module):
+            parts = node.module.removeprefix("hybridecosys.").split(".")
+            assert parts[0] not in after or (node.level != 2 and not node.module.startswith("hybridecosys.")), f"{path.relative_to(ROOT)} imports {node.module}"
+
+
 def test_every_module_has_a_notebook():
     exported = {m.group(1) for nb in NOTEBOOKS for m in re.finditer(r"#\| ?default_exp ([\w.]+)", nb.read_text())}
     modules = {".".join(p.relative_to(ROOT / "hybridecosys").with_suffix("").parts) for p in (ROOT / "hybridecosys").rglob("*.py")}

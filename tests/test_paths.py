@@ -18,7 +18,7 @@ from hybridecosys.data.cube import open_cube, validate_cube
 from hybridecosys.data.files import holder, locked, used, write_table
 from hybridecosys.data.fluxnet import read_site_info, sample_path
 from hybridecosys.data.sources import read_source, recognise
-from hybridecosys.evaluation.folds import make_folds, read_folds
+from hybridecosys.study.folds import make_folds, read_folds
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.predictor import run_directory
 

@@ -18,7 +18,7 @@ from .choices import OUT_OF_RANGE, as_path
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .files import UNREADABLE
-from .fluxnet import _with_attributes, site_in_name
+from .fluxnet import with_attributes, site_in_name
 from .halfhourly import QUALITY_CODES, to_days, uwue_transpiration
 from .units import convert
 
@@ -216,6 +216,6 @@ def read_alma(met: str | os.PathLike, flux: str | os.PathLike | None = None, *, 
         if transpiration:
             days["T"] = uwue_transpiration(steps, days)
         source = name if flux is None else f"{name}, {flux.name}"
-        return validate_cube(_with_attributes(days, found | attributes).assign_attrs(source=source), attributes=False, out_of_range=out_of_range)
+        return validate_cube(with_attributes(days, found | attributes).assign_attrs(source=source), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error

@@ -22,7 +22,7 @@ from .choices import as_path, local_path
 from .cube import REQUIRED, UNKNOWN, VARIABLES, validate_cube
 from .files import write_dataset, write_table
 from .observations import TARGETS
-from .sources import SOURCES, _is_zarr, join_sites, read_source, recognise
+from .sources import SOURCES, is_zarr, join_sites, read_source, recognise
 from .units import convert
 
 # %% ../../nbs/01_data/16_build.ipynb #bldfindcell
@@ -53,7 +53,7 @@ def find_sources(folder: str | os.PathLike) -> tuple[list[Path], pd.Series]:
     folder = as_path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    stores = sorted(p for p in folder.rglob("*") if p.is_dir() and _is_zarr(str(p)))
+    stores = sorted(p for p in folder.rglob("*") if p.is_dir() and is_zarr(str(p)))
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(s in p.parents for s in stores)]
     names = {p.name for p in files}
     reasons = {p: _why_not(p, names) for p in files}
@@ -229,7 +229,7 @@ def _listed(paths) -> tuple[list[str], pd.Series]:
     "(every source, folders opened; what was left out in folders)."
     paths, found, left = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths), [], []
     for path in map(local_path, paths):
-        if Path(path).is_dir() and not _is_zarr(path):
+        if Path(path).is_dir() and not is_zarr(path):
             inside, out = find_sources(path)
             found, left = found + list(map(str, inside)), [*left, out]
         else:

@@ -161,7 +161,7 @@ def _training_part(page: Page, run: RunFiles) -> None:
     several = "fold" in losses
     page.figure("training_curves.png", draw.training_curves(losses), "Cost per epoch"
                 + (f" of {main}: each fold, and their mean." if several and main else "; dotted: epoch of the lowest validation cost."))
-    counts = run.losses[run.losses.target.isin(draw._COUNTS) & (run.losses.loss > 0)]
+    counts = run.losses[run.losses.target.isin(draw.COUNTS) & (run.losses.loss > 0)]
     if len(counts):
         total = counts.groupby("target").loss.sum().astype(int)
         page.add("text", f"Sites left out of a step because their gradient was not finite: {total.get('dropped_sites', 0)}; because it was too long: {total.get('exploded_sites', 0)}.")
