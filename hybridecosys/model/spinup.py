@@ -65,34 +65,40 @@ def _first_day(inputs: Inputs, name: str) -> Array:
     return jnp.zeros(inputs.n_site, inputs.forcing[name].dtype).at[start].set(inputs.forcing[name][:, 0], mode="drop")
 
 # %% ../../nbs/03_model/04_spinup.ipynb #6faa6510
-def years(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], n: int = 1, first: Mapping[str, Array] | None = None) -> State:
-    """The state after `n` repetitions of a year of forcing, name -> (day, site), preceded by the year `first` where one is given.
+def years(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], n: int = 1) -> State:
+    """The state after `n` repetitions of a year of forcing, name -> (day, site).
 
     From the second repetition on, memory of the weather is what the first has made of it, so what depends on the weather alone is computed once.
     """
-    alone = n == 1 and first is None  # to be differentiated forward too
     size = state_size(state, forcing, n)
-    year = recomputed(lambda state, dynamics, forcing: dynamics.block(state, forcing, bounded=not alone)[0], size)
-    if alone:
+    year = recomputed(lambda state, dynamics, forcing: dynamics.block(state, forcing, bounded=n > 1)[0], size)
+    if n == 1:  # to be differentiated forward too
         return year(state, dynamics, forcing)
-    for now in (forcing,) if first is None else (first, forcing):
-        state = year(bounded_gradient(dynamics.plan, state), dynamics, now)
-    if n == 1:
-        return state
+    state = year(bounded_gradient(dynamics.plan, state), dynamics, forcing)
     weather = weather_values(dynamics, state, forcing)
     again = recomputed(lambda state, dynamics, weather: run_days(dynamics, state, weather, bounded=True)[0], size)
     return jax.lax.scan(lambda state, _: (again(bounded_gradient(dynamics.plan, state), dynamics, weather), None), state, length=n - 1)[0]
 
-
+# %% ../../nbs/03_model/04_spinup.ipynb #6faa6510a
 def all_years(dynamics: Dynamics, inputs: Inputs) -> State:
-    """The state after all years of forcing, from the starting values, without disturbance."""
-    forcing = {name: x for name, x in inputs.forcing.items() if name != "disturbance"}
-    return integrate(dynamics, initial_state(dynamics, inputs), forcing, inputs.schedule, inputs.valid, ())[0]
+    """The state after all years of forcing, from the starting values, and one mean season, without disturbance."""
+    state, season = initial_state(dynamics, inputs), inputs.season
+    if inputs.schedule is not None or inputs.shape[1] != season["t_air"].shape[0]:
+        return years(dynamics, integrate(dynamics, state, {name: inputs.forcing[name] for name in season}, inputs.schedule, inputs.valid, ())[0], season)
+    end = inputs.shape[0]
+
+    def year(state, dynamics, turn):
+        pick = lambda years, last: jnp.where(turn < end, jax.lax.dynamic_index_in_dim(years, jnp.minimum(turn, end - 1), keepdims=False), last)
+        forcing = {name: pick(inputs.forcing[name], season[name]) for name in season}
+        return dynamics.block(state, forcing, None if inputs.valid is None else pick(inputs.valid, True), bounded=True)[0]
+
+    year = recomputed(year, state_size(state, inputs.forcing))
+    return jax.lax.scan(lambda state, turn: (year(bounded_gradient(dynamics.plan, state), dynamics, turn), None), state, jnp.arange(end + 1))[0]
 
 
 def reference_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200) -> State:
     """State after the spin-up of the reference experiment, before the scaling by eta."""
-    return years(dynamics, all_years(dynamics, inputs), inputs.first_year, repeats, inputs.season)
+    return years(dynamics, all_years(dynamics, inputs), inputs.first_year, repeats)
 
 # %% ../../nbs/03_model/04_spinup.ipynb #34177432
 def slow_pools(plan: Plan) -> tuple[str, ...]:
@@ -159,25 +165,27 @@ def _geometric(r: Array, n: Array) -> Array:
 
 def _extrapolate(pools: Pools, before: State, middle: State, now: State, n: Array, static: Mapping) -> State:
     """The quick pools `n` years after `now`, from the states of three years in a row; `static` has by name what limits them (`Pool.full`)."""
-    out = {}
-    for name, x in now.items():
-        pool = pools.state[name]
-        if pool.group == "memory":
-            out[name] = x
-            continue
-        first, second = middle[name] - before[name], x - middle[name]
-        far = jnp.abs(second) * n / (1e-4 * (jnp.abs(x) + 0.1))
-        moving = (first * second > 0) & (far > 1)
-        slows, sudden = moving & (jnp.abs(second) < jnp.abs(first)), moving & (jnp.abs(second) > SUDDEN * jnp.abs(first))
-        r = jnp.where(slows, second / jnp.where(slows, first, 1), jnp.where(sudden, SUDDEN * first / jnp.where(sudden, second, 1), moving * 1.0))
-        times = r * _geometric(r, n)
-        y = x + jnp.where(far < 2, far - 1, 1) * second * jnp.where(times > FARTHEST, FARTHEST, times)
-        if pool.group == "carbon":
-            y = jnp.where(y > LEAP * x, LEAP * x, jnp.where(y < x / LEAP, x / LEAP, y))
-        full = static[pool.full] if pool.full else jnp.inf
-        full = full[pools.layer[name][1]] if isinstance(full, tuple) else full
-        out[name] = jnp.where(moving, jnp.where(y < 0, 0, jnp.where(y > full, full, y)), x)
-    return out
+    names = [name for name in now if pools.state[name].group != "memory"]
+    stacked = lambda values: jnp.stack(jnp.broadcast_arrays(*values))  # all pools at once: (pool, site)
+    first, middle, x = (stacked([state[name] for name in names]) for state in (before, middle, now))
+    first, second = middle - first, x - middle
+    far = jnp.abs(second) * n / (1e-4 * (jnp.abs(x) + 0.1))
+    moving = (first * second > 0) & (far > 1)
+    slows, sudden = moving & (jnp.abs(second) < jnp.abs(first)), moving & (jnp.abs(second) > SUDDEN * jnp.abs(first))
+    r = jnp.where(slows, second / jnp.where(slows, first, 1), jnp.where(sudden, SUDDEN * first / jnp.where(sudden, second, 1), moving * 1.0))
+    times = r * _geometric(r, n)
+    y = x + jnp.where(far < 2, far - 1, 1) * second * jnp.where(times > FARTHEST, FARTHEST, times)
+    carbon = jnp.array([[pools.state[name].group == "carbon"] for name in names])
+    full = stacked([*(_full(pools, name, static) for name in names), x[0]])[:-1]
+    most, least = jnp.where(carbon & (LEAP * x < full), LEAP * x, full), jnp.where(carbon, x / LEAP, 0)
+    y = jnp.where(y > most, most, jnp.where(y < least, least, y))
+    return {**now, **dict(zip(names, jnp.where(moving, y, x), strict=True))}
+
+
+def _full(pools: Pools, name: str, static: Mapping) -> Array:
+    """What a pool holds at most."""
+    full = static[pools.state[name].full] if pools.state[name].full else jnp.inf
+    return full[pools.layer[name][1]] if isinstance(full, tuple) else full
 
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c05
 def _mapped(slowly: tuple[str, ...], whole, slow, state: State, today: Mapping[str, Array]):
@@ -257,7 +265,7 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
     plan, slowly = dynamics.plan, slow_pools(dynamics.plan)
     sheds = tuple(name for name, pool in plan.pools.state.items() if pool.sheds)
     full = {pool.full: dynamics.static[plan.last[pool.full]] for pool in plan.pools.declared.values() if pool.full}
-    start = years(dynamics, all_years(dynamics, inputs), inputs.season)
+    start = all_years(dynamics, inputs)
     weather = weather_values(dynamics, start, inputs.first_year)
     state = {name: start[name] for name in plan.pools.state if name not in remembered(plan)}
     today = {key: value[0] for key, value in weather.items()}
