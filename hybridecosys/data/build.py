@@ -260,6 +260,23 @@ def _check_options(options: dict, out: Path | None, overwrite: bool, on_error: s
     if unknown:
         raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}; attributes of sites are given as table=")
 
+# %% ../../nbs/01_data/16_build.ipynb #bldreportcell
+def _placed(cube: xr.Dataset, site: str) -> bool:
+    one = cube.sel(site=site)
+    return "latitude" in cube and not np.isnan(float(one["latitude"])) and "igbp" in cube and str(one["igbp"].item()) != UNKNOWN
+
+
+def _write_report(cube: xr.Dataset, out: Path, left: dict[str, str]) -> None:
+    "OUT_coverage.csv (sites, then what was left out) and OUT_coverage.png."
+    import matplotlib.pyplot as plt
+
+    report = coverage(cube).reset_index()
+    rows = pd.DataFrame({"source": list(left), "left out because": list(left.values())}, dtype=str)
+    write_table(out.with_name(f"{out.stem}_coverage.csv"), pd.concat([report, rows], ignore_index=True) if len(rows) else report)
+    fig = plot_coverage(cube)
+    fig.savefig(out.with_name(f"{out.stem}_coverage.png"), dpi=120)
+    plt.close(fig)
+
 # %% ../../nbs/01_data/16_build.ipynb #bldbuildfuncell
 def build_cube(paths: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None, *,
                table: pd.DataFrame | str | os.PathLike | None = None, maps: xr.Dataset | xr.DataArray | Sequence[xr.Dataset] | None = None,
@@ -300,20 +317,3 @@ def build_cube(paths: str | os.PathLike | Sequence[str | os.PathLike], out: str 
         _write_report(cube, out, {**left.to_dict(), **errors})
         shutil.rmtree(folder)
     return cube
-
-# %% ../../nbs/01_data/16_build.ipynb #bldreportcell
-def _placed(cube: xr.Dataset, site: str) -> bool:
-    one = cube.sel(site=site)
-    return "latitude" in cube and not np.isnan(float(one["latitude"])) and "igbp" in cube and str(one["igbp"].item()) != UNKNOWN
-
-
-def _write_report(cube: xr.Dataset, out: Path, left: dict[str, str]) -> None:
-    "OUT_coverage.csv (sites, then what was left out) and OUT_coverage.png."
-    import matplotlib.pyplot as plt
-
-    report = coverage(cube).reset_index()
-    rows = pd.DataFrame({"source": list(left), "left out because": list(left.values())}, dtype=str)
-    write_table(out.with_name(f"{out.stem}_coverage.csv"), pd.concat([report, rows], ignore_index=True) if len(rows) else report)
-    fig = plot_coverage(cube)
-    fig.savefig(out.with_name(f"{out.stem}_coverage.png"), dpi=120)
-    plt.close(fig)

@@ -169,28 +169,6 @@ def _callmip_series(run: xr.Dataset, site: str) -> dict[str, tuple[pd.Series, st
         out[name] = (values.where(~leap, filled), unit, text)
     return out
 
-# %% ../../nbs/01_data/17_export.ipynb #expcallmipcella
-def export_callmip(run: xr.Dataset, folder: str | os.PathLike, *, model: str, version: str, scenario: int = 1, stage: str = "Prior", role: str = "Calibration") -> list[Path]:
-    """One file for each site of a run in the layout of CalLMIP Phase 1b; returns their paths.
-
-    `stage`: "Prior" or "Posterior"; `role`: "Calibration" or "Validation". The run needs latitude and longitude. ValueError for another stage or role, and for a
-    site without coordinates or values.
-    """
-    for value, known, what in ((stage, ("Prior", "Posterior"), "stage"), (role, ("Calibration", "Validation"), "role")):
-        if value not in known:
-            raise ValueError(f"{what}={value!r}; one of {', '.join(known)}")
-    folder, paths = as_path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
-    for site in map(str, run["site"].values):
-        place = [float(run[v].sel(site=site)) if v in run.variables else np.nan for v in ("latitude", "longitude")]
-        if np.isnan(place).any():
-            raise ValueError(f"CalLMIP: no latitude or longitude of site {site}")
-        attrs = {"Model": f"{model}.{version}", "CalLMIP_Phase": "Phase1b", "Calibration_Scenario": f"Scen{scenario}", "Calibration_stage": stage, "Cal_Val": role,
-                 "not_simulated": _NOT_SIMULATED, "leap_days": "29 February is the mean of 28 February and 1 March"}  # fmt: skip
-        paths.append(folder / f"{model}.{version}_Phase1b_Scen{scenario}_{site}_{role[:3]}_{stage}.nc")
-        write_bytes(paths[-1], _callmip_file(_callmip_series(run, site), place, attrs))
-    return paths
-
 # %% ../../nbs/01_data/17_export.ipynb #expcallmipfilecell
 def _callmip_file(series: dict, place: Sequence[float], attrs: dict[str, str]) -> bytes:
     "The bytes of a classic NetCDF: (time, lat, lon), lat and lon scalar."
@@ -215,3 +193,25 @@ def _callmip_file(series: dict, place: Sequence[float], attrs: dict[str, str]) -
             setattr(file, name, value)
         file.flush()
         return buffer.getvalue()
+
+# %% ../../nbs/01_data/17_export.ipynb #expcallmipcella
+def export_callmip(run: xr.Dataset, folder: str | os.PathLike, *, model: str, version: str, scenario: int = 1, stage: str = "Prior", role: str = "Calibration") -> list[Path]:
+    """One file for each site of a run in the layout of CalLMIP Phase 1b; returns their paths.
+
+    `stage`: "Prior" or "Posterior"; `role`: "Calibration" or "Validation". The run needs latitude and longitude. ValueError for another stage or role, and for a
+    site without coordinates or values.
+    """
+    for value, known, what in ((stage, ("Prior", "Posterior"), "stage"), (role, ("Calibration", "Validation"), "role")):
+        if value not in known:
+            raise ValueError(f"{what}={value!r}; one of {', '.join(known)}")
+    folder, paths = as_path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for site in map(str, run["site"].values):
+        place = [float(run[v].sel(site=site)) if v in run.variables else np.nan for v in ("latitude", "longitude")]
+        if np.isnan(place).any():
+            raise ValueError(f"CalLMIP: no latitude or longitude of site {site}")
+        attrs = {"Model": f"{model}.{version}", "CalLMIP_Phase": "Phase1b", "Calibration_Scenario": f"Scen{scenario}", "Calibration_stage": stage, "Cal_Val": role,
+                 "not_simulated": _NOT_SIMULATED, "leap_days": "29 February is the mean of 28 February and 1 March"}  # fmt: skip
+        paths.append(folder / f"{model}.{version}_Phase1b_Scen{scenario}_{site}_{role[:3]}_{stage}.nc")
+        write_bytes(paths[-1], _callmip_file(_callmip_series(run, site), place, attrs))
+    return paths

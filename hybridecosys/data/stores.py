@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SINDBAD_WEATHER', 'SINDBAD', 'SINDBAD_SITE', 'SINDBAD_KOPPEN', 'ZARR_FLUXNET2015', 'labels', 'sindbad_products',
-           'from_sindbad', 'sindbad_covariates', 'made_up_sindbad', 'is_zarr_fluxnet2015', 'read_zarr_fluxnet2015',
-           'write_zarr_fluxnet2015']
+           'made_up_sindbad', 'from_sindbad', 'sindbad_covariates', 'is_zarr_fluxnet2015', 'write_zarr_fluxnet2015',
+           'read_zarr_fluxnet2015']
 
 # %% ../../nbs/01_data/14_stores.ipynb #storeimports
 import os
@@ -85,6 +85,28 @@ def _years_undisturbed(dates: Sequence[str], first: pd.Timestamp) -> tuple[np.nd
     days = pd.to_datetime(pd.Series([None if d.lower() in ("undisturbed", "", "nan", "nat") else d for d in text]), errors="coerce")
     years = ((first - days).dt.days / 365.25).to_numpy(float)
     return np.where(years > 0, years, np.nan), np.array([1.0 if d.lower() == "undisturbed" else 0.0 for d in text])
+
+# %% ../../nbs/01_data/14_stores.ipynb #storesindmade
+def made_up_sindbad(sites: Sequence[str] = ("DE-Hai", "US-Whs"), days: int = 730, first: str = "2004-01-01") -> xr.Dataset:
+    "A Dataset in the layout of SINDBAD's cube, made up, for examples and tests."
+    time = pd.date_range(first, periods=days)
+    season = np.sin(2 * np.pi * (time.day_of_year.to_numpy() - 110) / 365)[None] + np.zeros((len(sites), 1))
+    noise = np.random.default_rng(0).normal(size=season.shape)
+    series = {
+        "TA": 10 + 10 * season, "TA_DayTime": 13 + 11 * season, "SW_IN": 11 + 8 * season, "NETRAD": 7 + 6 * season,
+        "P": np.where(noise > 0.5, 6 * noise, 0.0), "VPD": 600 + 400 * season, "VPD_DayTime": 800 + 500 * season,
+    }  # fmt: skip
+    data = {f"{k}_ERAIv2_gfld": v for k, v in series.items()}
+    data |= {"SW_IN_POT_ONEFlux": 28 + 12 * season, "atmCO2_SCRIPPS_global": 375 + 2 * season, "dist_frac_sb2018": 0 * season, "GPP_NT": 5 + 4 * season,
+             "GPP_QC_NT_merged": 0 * season + 0.9, "NEE": -1 - 2 * season, "NEE_QC_merged": 0 * season + 1, "RECO_NT": 4 + 2 * season, "LE": 4 + 3 * season,
+             "LE_QC_merged": 0 * season + 1, "T_NT_TEA": 1 + 0.8 * season, "NDVI_MCD43A": 0.5 + 0.3 * season, "NDVI_QC_MCD43A": 0 * season + 1,
+             "agb_merged_PFT": np.where(np.arange(days) == 180, 8000.0, np.nan) + 0 * season}  # fmt: skip
+    ds = xr.Dataset({k: (("site", "time"), v) for k, v in data.items()}, coords={"site": list(sites), "time": time})
+    for name, value in (("SNDPPT_SoilGrids", 40.0), ("CLYPPT_SoilGrids", 25.0)):
+        ds[name] = ("site", "depth_soilGrids"), np.full((len(sites), 7), value)
+    ds.attrs = {"SITE_ID": list(sites), "PFT": (["DBF", "OSH"] * len(sites))[: len(sites)], "latitude": [51.08, 31.74][: len(sites)],
+                "longitude": [10.45, -110.05][: len(sites)], "last_disturbance_on": ["undisturbed", "1980-05-01"][: len(sites)]}  # fmt: skip
+    return ds
 
 # %% ../../nbs/01_data/14_stores.ipynb #storesindcell
 def _series(ds: xr.Dataset, product: str) -> xr.Dataset:
@@ -172,28 +194,6 @@ def sindbad_covariates(ds: xr.Dataset) -> xr.Dataset:
         out[name] = "site", rows[name], {"units": "1", "long_name": f"{name}, scaled by SINDBAD"}
     return out
 
-# %% ../../nbs/01_data/14_stores.ipynb #storesindmade
-def made_up_sindbad(sites: Sequence[str] = ("DE-Hai", "US-Whs"), days: int = 730, first: str = "2004-01-01") -> xr.Dataset:
-    "A Dataset in the layout of SINDBAD's cube, made up, for examples and tests."
-    time = pd.date_range(first, periods=days)
-    season = np.sin(2 * np.pi * (time.day_of_year.to_numpy() - 110) / 365)[None] + np.zeros((len(sites), 1))
-    noise = np.random.default_rng(0).normal(size=season.shape)
-    series = {
-        "TA": 10 + 10 * season, "TA_DayTime": 13 + 11 * season, "SW_IN": 11 + 8 * season, "NETRAD": 7 + 6 * season,
-        "P": np.where(noise > 0.5, 6 * noise, 0.0), "VPD": 600 + 400 * season, "VPD_DayTime": 800 + 500 * season,
-    }  # fmt: skip
-    data = {f"{k}_ERAIv2_gfld": v for k, v in series.items()}
-    data |= {"SW_IN_POT_ONEFlux": 28 + 12 * season, "atmCO2_SCRIPPS_global": 375 + 2 * season, "dist_frac_sb2018": 0 * season, "GPP_NT": 5 + 4 * season,
-             "GPP_QC_NT_merged": 0 * season + 0.9, "NEE": -1 - 2 * season, "NEE_QC_merged": 0 * season + 1, "RECO_NT": 4 + 2 * season, "LE": 4 + 3 * season,
-             "LE_QC_merged": 0 * season + 1, "T_NT_TEA": 1 + 0.8 * season, "NDVI_MCD43A": 0.5 + 0.3 * season, "NDVI_QC_MCD43A": 0 * season + 1,
-             "agb_merged_PFT": np.where(np.arange(days) == 180, 8000.0, np.nan) + 0 * season}  # fmt: skip
-    ds = xr.Dataset({k: (("site", "time"), v) for k, v in data.items()}, coords={"site": list(sites), "time": time})
-    for name, value in (("SNDPPT_SoilGrids", 40.0), ("CLYPPT_SoilGrids", 25.0)):
-        ds[name] = ("site", "depth_soilGrids"), np.full((len(sites), 7), value)
-    ds.attrs = {"SITE_ID": list(sites), "PFT": (["DBF", "OSH"] * len(sites))[: len(sites)], "latitude": [51.08, 31.74][: len(sites)],
-                "longitude": [10.45, -110.05][: len(sites)], "last_disturbance_on": ["undisturbed", "1980-05-01"][: len(sites)]}  # fmt: skip
-    return ds
-
 # %% ../../nbs/01_data/14_stores.ipynb #storezarrcell
 ZARR_FLUXNET2015 = "https://excited-co2.github.io/zarr-fluxnet2015/fluxnet.zarr"
 _ZARR_NAMES = {"ta": "TA_F", "sw_in": "SW_IN_F", "vpd": "VPD_F", "gpp_nt": "GPP_NT_VUT_REF", "gpp_dt": "GPP_DT_VUT_REF", "nee": "NEE_VUT_REF",
@@ -236,6 +236,25 @@ def _local_days(one: xr.Dataset, offset: float | None, **options) -> xr.Dataset:
         steps[name] = ("site", "time"), (np.round(values, 2) if code else values)[None], {"units": "1" if code else VARIABLES.unit[name]}
     return to_days(steps, **options)
 
+# %% ../../nbs/01_data/14_stores.ipynb #storezarrmade
+def write_zarr_fluxnet2015(table: pd.DataFrame, path: str | os.PathLike, sites: Mapping[str, float]) -> None:
+    "`made_up_halfhours` as a store in the layout of zarr-fluxnet2015, the same half-hours at each of `sites` (code: longitude); for examples and tests."
+    end = pd.DatetimeIndex(pd.to_datetime(table.TIMESTAMP_END, format="%Y%m%d%H%M"), name="time")
+    back = {v: k for k, v in _ZARR_NAMES.items()}
+    units = {"ta": "degC", "sw_in": "W m-2", "vpd": "hPa", "gpp_nt": "umolCO2 m-2 s-1", "gpp_dt": "umolCO2 m-2 s-1", "nee": "umolCO2 m-2 s-1"}
+    parts = []
+    for site, longitude in sites.items():
+        ds = xr.Dataset({back[c]: ("time", table[c].to_numpy(float)) for c in back}, coords={"time": end - pd.Timedelta(hours=round(longitude / 15))})
+        parts.append(ds.assign(latitude=36.0, longitude=longitude).expand_dims(site=[site]))
+    ds = xr.concat(parts, "site", join="outer", data_vars="all", coords="minimal", compat="override")
+    packed = {}
+    for name in ds.data_vars:
+        ds[name].attrs = {"units": units[name]} if name in units else {"units": "degrees"} if name in ("latitude", "longitude") else {}
+        span = float(ds[name].max() - ds[name].min()) or 1.0
+        packed[name] = {"dtype": "uint16", "scale_factor": span / 65532, "add_offset": float(ds[name].min()), "_FillValue": 65535}
+    packed["time"] = {"units": f"minutes since {ds.time.values[0]}".replace("T", " ")[:34], "dtype": "int64"}
+    ds.to_zarr(path, encoding=packed, mode="w", zarr_format=2)
+
 # %% ../../nbs/01_data/14_stores.ipynb #storezarrreader
 def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET2015, sites: Sequence[str] = (), *,
                           precipitation: xr.DataArray | None = None, utc_offset: Mapping[str, float] | None = None, least: float = 1.0,
@@ -271,22 +290,3 @@ def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET20
         return settled(out, {"out_of_range": out_of_range})
     out["P_F"] = convert(precipitation.rename("P_F"), "mm d-1").reindex_like(out["TA_F"]).transpose("site", "time")
     return validate_cube(out, attributes=False, out_of_range=out_of_range)
-
-# %% ../../nbs/01_data/14_stores.ipynb #storezarrmade
-def write_zarr_fluxnet2015(table: pd.DataFrame, path: str | os.PathLike, sites: Mapping[str, float]) -> None:
-    "`made_up_halfhours` as a store in the layout of zarr-fluxnet2015, the same half-hours at each of `sites` (code: longitude); for examples and tests."
-    end = pd.DatetimeIndex(pd.to_datetime(table.TIMESTAMP_END, format="%Y%m%d%H%M"), name="time")
-    back = {v: k for k, v in _ZARR_NAMES.items()}
-    units = {"ta": "degC", "sw_in": "W m-2", "vpd": "hPa", "gpp_nt": "umolCO2 m-2 s-1", "gpp_dt": "umolCO2 m-2 s-1", "nee": "umolCO2 m-2 s-1"}
-    parts = []
-    for site, longitude in sites.items():
-        ds = xr.Dataset({back[c]: ("time", table[c].to_numpy(float)) for c in back}, coords={"time": end - pd.Timedelta(hours=round(longitude / 15))})
-        parts.append(ds.assign(latitude=36.0, longitude=longitude).expand_dims(site=[site]))
-    ds = xr.concat(parts, "site", join="outer", data_vars="all", coords="minimal", compat="override")
-    packed = {}
-    for name in ds.data_vars:
-        ds[name].attrs = {"units": units[name]} if name in units else {"units": "degrees"} if name in ("latitude", "longitude") else {}
-        span = float(ds[name].max() - ds[name].min()) or 1.0
-        packed[name] = {"dtype": "uint16", "scale_factor": span / 65532, "add_offset": float(ds[name].min()), "_FillValue": 65535}
-    packed["time"] = {"units": f"minutes since {ds.time.values[0]}".replace("T", " ")[:34], "dtype": "int64"}
-    ds.to_zarr(path, encoding=packed, mode="w", zarr_format=2)
