@@ -61,6 +61,8 @@ def test_train_help_names_its_options(capsys):
         (["simulate", "extra"], "extra"),
         (["evaluate", "--out", "x"], "--run"),
         (["calibrate", "--method", "newton"], "newton"),
+        (["train", "--model", "mymodel.py"], "'mymodel.py'"),
+        (["simulate", "--model", "mymodel.py:make", "--greenness", "observed"], "greenness"),
         (["learn"], "learn"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
     ],

@@ -12,7 +12,7 @@ import xarray as xr
 from hybridecosys import HybridModel, SequenceModel, bucket, cross_validate, open_cube, prepare_forcing, simulate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
-from hybridecosys.study import experiment
+from hybridecosys.study import own_model
 from hybridecosys.study.options import CrossvalOptions, TrainOptions
 from hybridecosys.learning.options import NetworkOptions, TrainingOptions
 from hybridecosys.learning.together import fit_together
@@ -47,7 +47,7 @@ def trained(cube, tmp_path_factory):
 @pytest.fixture
 def small_model(monkeypatch):
     """The commands run the small model, which compiles in a tenth of the time."""
-    monkeypatch.setattr(experiment, "wroasted", lambda greenness: bucket())
+    monkeypatch.setattr(own_model, "wroasted", lambda greenness: bucket())
 
 
 def test_run_directory_holds_everything(trained):

@@ -23,7 +23,7 @@ from hybridecosys import HybridModel, bucket, calibrate, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data import files
 from hybridecosys.evaluation import figures
-from hybridecosys.study import crossval, experiment
+from hybridecosys.study import own_model
 from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.training import Checkpoints
 from hybridecosys.model.grid import ATTRIBUTES_OF_A_CELL, TILES, cells_to_sites, simulate_grid, sites_to_cells
@@ -56,8 +56,7 @@ def empty_figures(monkeypatch):
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch):
     """The commands run the small model, which compiles in a tenth of the time: files and moments are what is tested."""
-    for module in (crossval, experiment):
-        monkeypatch.setattr(module, "wroasted", lambda greenness: bucket())
+    monkeypatch.setattr(own_model, "wroasted", lambda greenness: bucket())
 
 
 def killed_everywhere(monkeypatch, begin, again, both=False) -> list[str]:

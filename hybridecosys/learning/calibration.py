@@ -111,11 +111,7 @@ class Calibration(CalibrationTables):
         """Run the model over the whole records of a cube, all of whose sites must have been calibrated (see `hybridecosys.simulate`)."""
         return simulate(self.model, self.sites(cube), self.parameters, spinup=self.settings["spinup"], outputs=outputs, dtype=dtype)
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020b
-def _structure(model: Model) -> dict:
-    return model.for_training().fingerprint()
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #calibhtmlcell
 def _calibration_html(found: Calibration) -> str:
     options, costs, bound = found.settings["options"], found.costs, found.at_bound
     rows = {"sites": f"{len(costs)}: {', '.join(costs.index[:8])}{' ...' if len(costs) > 8 else ''}", "parameters": f"{len(found.parameters.data_vars)} of {found.model.name}",
@@ -144,63 +140,6 @@ def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) ->
                     rows.append((str(site), part, target, one_minus_nnse(r, 1.0), 1 / (1 + r), 1 - r, int(there.sum())))
     return pd.DataFrame(rows, columns=["site", "part", "target", "cost", "nnse", "nse", "days"])
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024
-METHODS = ("gradient", "cmaes")
-
-
-@in_float32
-def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
-              learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,
-              run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, **options) -> Calibration:
-    """Find the parameters that suit each site of a cube, or of what `prepare` gives, best, all sites at once, each on its own.
-
-    method: "gradient" (Gauss-Newton with damped steps from many starts) or "cmaes" (CMA-ES). spinup: as in `simulate`. targets: names from
-    `TARGETS`, by default all that the cube carries. learned: names of the parameters, by default the model's 36; the others keep their defaults.
-    starts_from: sets of parameters to start from, beside the defaults ("process.name" -> scalar or (site), or a Dataset of them; CMA-ES begins at the first).
-    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). run_dir: directory for the settings, a checkpoint after each step, and the result; resume: go on from
-    its checkpoint. options: those of `CalibrationOptions`.
-
-    Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
-    another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    options = make_options(CalibrationOptions, options)
-    names_of(cube)  # what is no cube stops here
-    with run_directory(run_dir, resume) as run_dir:
-        return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
-
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024a
-def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
-    smooth = model.for_training()
-    arrays = [n for n, p in smooth.parameter_table.items() if p.shape]
-    learned = [n for n in smooth.learned if n not in arrays] if learned is None else list(learned)
-    if wrong := [n for n in learned if n in arrays]:
-        raise ValueError(f"parameter {wrong[0]} is an array and cannot be calibrated at a site: it is learned once for all sites, by HybridModel, and held here (starts_from, or its default)")
-    held = _held(arrays, starts_from)
-    shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=options_of(cube, forcing))  # checks, smooth approaches, identity
-    known = prepared(cube, shell.forcing_options)
-    whole, held_out = early(known, options.train_fraction)
-    observed = known.observed(targets, shell.model.no_targets)
-    mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
-    problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options)
-    start = starting_points(problem, starts_from)
-    sites = list(known.names)
-    settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
-                "targets": list(problem.data.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
-    if run_dir is not None:
-        given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
-        open_run(run_dir, {**settings, "starts_from": given}, resume)
-    x, history = _search(problem, start, method, run_dir, resume, progress)
-    parameters = _labelled(problem, x, known.cube)
-    outputs = list(output_names([t for t in observed.data_vars]))
-    run = simulate(shell.model, whole, parameters, spinup=spinup, outputs=outputs)
-    steps = pd.DataFrame({"step": np.repeat(np.arange(1, len(history) + 1), len(sites)), "site": np.tile(sites, len(history)), "cost": history.ravel()})
-    result = Calibration(shell.model, parameters, steps, part_scores(run, observed, periods), periods, json.loads(json.dumps(settings)))
-    if run_dir is not None:
-        result.save(run_dir, replace=True)
-    return result
-
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024b
 def _held(arrays: Sequence[str], given: Sequence[Mapping]) -> dict[str, np.ndarray]:
     """Values of `arrays` in the sets of parameters to start from, which must agree: they stay as they are."""
@@ -224,6 +163,10 @@ def _holding(model: Model, held: Mapping[str, np.ndarray]) -> Model:
         return replace(a, parameters=MappingProxyType({**a.parameters, **new})) if new else a
 
     return replace(model, approaches=tuple(changed(a) for a in model.approaches))
+
+
+def _structure(model: Model) -> dict:
+    return model.for_training().fingerprint()
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024c
 def _known(seen: xr.Dataset, mine: Sites, targets: Sequence[str] | None) -> xr.Dataset:
@@ -273,3 +216,60 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
             bar.update()
     x = best_of_descent(state)[0] if method == "gradient" else best_of_evolution(problem, state)[0]
     return x, state["history"]
+
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024a
+def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
+    smooth = model.for_training()
+    arrays = [n for n, p in smooth.parameter_table.items() if p.shape]
+    learned = [n for n in smooth.learned if n not in arrays] if learned is None else list(learned)
+    if wrong := [n for n in learned if n in arrays]:
+        raise ValueError(f"parameter {wrong[0]} is an array and cannot be calibrated at a site: it is learned once for all sites, by HybridModel, and held here (starts_from, or its default)")
+    held = _held(arrays, starts_from)
+    shell = HybridModel(_holding(model, held), [], learned=learned, spinup=spinup, forcing=options_of(cube, forcing))  # checks, smooth approaches, identity
+    known = prepared(cube, shell.forcing_options)
+    whole, held_out = early(known, options.train_fraction)
+    observed = known.observed(targets, shell.model.no_targets)
+    mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
+    problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options)
+    start = starting_points(problem, starts_from)
+    sites = list(known.names)
+    settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
+                "targets": list(problem.data.observed.targets), "sites": sites, "held": {n: v.tolist() for n, v in held.items()}, "options": {**asdict(options), "weights": dict(options.weights)}}
+    if run_dir is not None:
+        given = [hashlib.sha256(x.tobytes()).hexdigest()[:16] for x in start[1:1 + len(starts_from)]]
+        open_run(run_dir, {**settings, "starts_from": given}, resume)
+    x, history = _search(problem, start, method, run_dir, resume, progress)
+    parameters = _labelled(problem, x, known.cube)
+    outputs = list(output_names([t for t in observed.data_vars]))
+    run = simulate(shell.model, whole, parameters, spinup=spinup, outputs=outputs)
+    steps = pd.DataFrame({"step": np.repeat(np.arange(1, len(history) + 1), len(sites)), "site": np.tile(sites, len(history)), "cost": history.ravel()})
+    result = Calibration(shell.model, parameters, steps, part_scores(run, observed, periods), periods, json.loads(json.dumps(settings)))
+    if run_dir is not None:
+        result.save(run_dir, replace=True)
+    return result
+
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024
+METHODS = ("gradient", "cmaes")
+
+
+@in_float32
+def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
+              learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,
+              run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, **options) -> Calibration:
+    """Find the parameters that suit each site of a cube, or of what `prepare` gives, best, all sites at once, each on its own.
+
+    method: "gradient" (Gauss-Newton with damped steps from many starts) or "cmaes" (CMA-ES). spinup: as in `simulate`. targets: names from
+    `TARGETS`, by default all that the cube carries. learned: names of the parameters, by default the model's 36; the others keep their defaults.
+    starts_from: sets of parameters to start from, beside the defaults ("process.name" -> scalar or (site), or a Dataset of them; CMA-ES begins at the first).
+    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). run_dir: directory for the settings, a checkpoint after each step, and the result; resume: go on from
+    its checkpoint. options: those of `CalibrationOptions`.
+
+    Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
+    another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    options = make_options(CalibrationOptions, options)
+    names_of(cube)  # what is no cube stops here
+    with run_directory(run_dir, resume) as run_dir:
+        return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)

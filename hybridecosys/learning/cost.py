@@ -55,6 +55,24 @@ class Observed:
         """Names of the targets."""
         return (*self.values, *(("agb",) if self.agb is not None else ()))
 
+# %% ../../nbs/04_learning/01_cost.ipynb #178e2722b
+def _site_of(inputs: Inputs) -> Array:
+    n_block, _, n_lane = inputs.shape
+    return np.broadcast_to(np.arange(n_lane), (n_block, n_lane)) if inputs.schedule is None else inputs.schedule[0]
+
+
+def _per_site(inputs: Inputs, lanes):
+    """Sums of (block, lane) over the blocks of each site, (site,)."""
+    site = _site_of(inputs)
+    if isinstance(lanes, np.ndarray):
+        return np.bincount(np.asarray(site).ravel(), lanes.ravel(), inputs.n_site + 1)[: inputs.n_site]
+    return jax.ops.segment_sum(lanes.ravel(), site.ravel(), inputs.n_site + 1)[: inputs.n_site]
+
+
+def _to_lanes(inputs: Inputs, sites: np.ndarray) -> np.ndarray:
+    """Values (site,) at (block, lane); zero where a lane is unused."""
+    return np.append(sites, np.zeros(1, sites.dtype))[np.asarray(_site_of(inputs))]
+
 # %% ../../nbs/04_learning/01_cost.ipynb #178e2722a
 def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs, start: np.ndarray, length: np.ndarray,
                       dtype=np.float32) -> Observed:
@@ -83,24 +101,6 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
     if agb is not None and not np.isfinite(agb).any():
         raise ValueError("no site has an observation of agb")
     return Observed(values, mask, spread, length.astype(dtype), agb)
-
-# %% ../../nbs/04_learning/01_cost.ipynb #178e2722b
-def _site_of(inputs: Inputs) -> Array:
-    n_block, _, n_lane = inputs.shape
-    return np.broadcast_to(np.arange(n_lane), (n_block, n_lane)) if inputs.schedule is None else inputs.schedule[0]
-
-
-def _per_site(inputs: Inputs, lanes):
-    """Sums of (block, lane) over the blocks of each site, (site,)."""
-    site = _site_of(inputs)
-    if isinstance(lanes, np.ndarray):
-        return np.bincount(np.asarray(site).ravel(), lanes.ravel(), inputs.n_site + 1)[: inputs.n_site]
-    return jax.ops.segment_sum(lanes.ravel(), site.ravel(), inputs.n_site + 1)[: inputs.n_site]
-
-
-def _to_lanes(inputs: Inputs, sites: np.ndarray) -> np.ndarray:
-    """Values (site,) at (block, lane); zero where a lane is unused."""
-    return np.append(sites, np.zeros(1, sites.dtype))[np.asarray(_site_of(inputs))]
 
 # %% ../../nbs/04_learning/01_cost.ipynb #35d14867
 def output_names(targets: Sequence[str]) -> tuple[str, ...]:

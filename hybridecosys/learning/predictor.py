@@ -184,7 +184,7 @@ def validation_observations(sites: Sites, targets: Sequence[str]) -> xr.Dataset:
         warnings.warn(f"the validation cube has no observation of {lacks}: the epochs are judged by {', '.join(there)}", stacklevel=6)
     return sites.observed(there)
 
-# %% ../../nbs/04_learning/03_predictor.ipynb #predictorap
+
 def check_apart(train: xr.Dataset | Sites, valid: xr.Dataset | Sites | None) -> None:
     """Raise `ValueError` for sites that are in the training and in the validation cube."""
     mine = names_of(train)

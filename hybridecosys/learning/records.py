@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'CHANNELS', 'SequenceOptions', 'SequenceNetwork', 'Records', 'make_records', 'spreads', 'Windows',
-           'WindowBatches', 'windows_of', 'window_costs']
+           'windows_of', 'WindowBatches', 'window_costs']
 
 # %% ../../nbs/04_learning/07_records.ipynb #recordsimports
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,6 +138,23 @@ class Windows:
     counts: np.ndarray
     arrays: dict
 
+
+def windows_of(batches: "WindowBatches", rows: np.ndarray, begin: np.ndarray) -> Windows:
+    """The windows of sites `rows`, positions, from days `begin` of their records on."""
+    r, o = batches.records, batches.options
+    weather = np.stack([r.weather[s, np.minimum(np.arange(d, d + o.warmup + o.window), r.weather.shape[1] - 1)] for s, d in zip(rows, begin)], 1)
+    days = begin[:, None] + np.arange(o.window)
+    observed, mask, variance = {}, {}, {}
+    for target, values in r.observed.items():
+        y = np.where(days < values.shape[1], values[rows[:, None], np.minimum(days, values.shape[1] - 1)], np.nan).T
+        spread = batches.spread[target][rows]
+        mask[target] = np.isfinite(y) & np.isfinite(spread)
+        observed[target] = np.where(mask[target], y, 0)
+        variance[target] = np.where(np.isfinite(spread), spread / batches.days[target][rows].clip(1), 0).astype(np.float32)
+    arrays = {"weather": weather, "features": batches.features[rows], "noisy": batches.noisy, "observed": observed, "mask": mask, "variance": variance}
+    arrays |= {"agb": r.agb[rows]} if r.agb is not None else {}
+    return Windows(tuple(r.sites[s] for s in rows), np.ones((1, len(rows)), bool), arrays)
+
 # %% ../../nbs/04_learning/07_records.ipynb #d4a1c7eaa
 class WindowBatches:
     """The windows of each epoch, `epoch(number)`, in batches of `batch_size`; `len` is the number of batches.
@@ -173,23 +190,6 @@ class WindowBatches:
     def take(self, rows: np.ndarray, begin: np.ndarray) -> Windows:
         """The windows of sites `rows` from days `begin` on."""
         return windows_of(self, rows, begin)
-
-# %% ../../nbs/04_learning/07_records.ipynb #d4a1c7eaw
-def windows_of(batches: WindowBatches, rows: np.ndarray, begin: np.ndarray) -> Windows:
-    """The windows of sites `rows`, positions, from days `begin` of their records on."""
-    r, o = batches.records, batches.options
-    weather = np.stack([r.weather[s, np.minimum(np.arange(d, d + o.warmup + o.window), r.weather.shape[1] - 1)] for s, d in zip(rows, begin)], 1)
-    days = begin[:, None] + np.arange(o.window)
-    observed, mask, variance = {}, {}, {}
-    for target, values in r.observed.items():
-        y = np.where(days < values.shape[1], values[rows[:, None], np.minimum(days, values.shape[1] - 1)], np.nan).T
-        spread = batches.spread[target][rows]
-        mask[target] = np.isfinite(y) & np.isfinite(spread)
-        observed[target] = np.where(mask[target], y, 0)
-        variance[target] = np.where(np.isfinite(spread), spread / batches.days[target][rows].clip(1), 0).astype(np.float32)
-    arrays = {"weather": weather, "features": batches.features[rows], "noisy": batches.noisy, "observed": observed, "mask": mask, "variance": variance}
-    arrays |= {"agb": r.agb[rows]} if r.agb is not None else {}
-    return Windows(tuple(r.sites[s] for s in rows), np.ones((1, len(rows)), bool), arrays)
 
 # %% ../../nbs/04_learning/07_records.ipynb #d4a1c7eab
 def window_costs(outputs: Mapping[str, Array], b: Mapping) -> dict[str, Array]:

@@ -195,7 +195,7 @@ def _update_program(optimizer: MadeFrom) -> Callable:
 
     return update
 
-# %% ../../nbs/04_learning/07_sequence.ipynb #seqstepcell
+
 def sequence_step(model: PlainModel, graph, optimizer, options: TrainingOptions):
     """A step of training for `train_epochs`: weights, state of the optimiser, rest of the network, a batch and a key -> the new ones, costs, and which windows counted."""
     importance = {t: float(options.weights.get(t, 1.0)) for t in TARGETS.index}

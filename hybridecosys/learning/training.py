@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOSSES', 'LEFT_OUT', 'NonFiniteGradient', 'simulate_costs', 'site_gradients', 'predict', 'in_lanes', 'in_members',
            'draw', 'draw_lanes', 'update', 'make_step', 'make_check', 'make_optimizer', 'start_optimizer',
-           'keys_of_epoch', 'Progress', 'stack_networks', 'unstack_network', 'train', 'train_epochs', 'one_epoch',
-           'left_out', 'Checkpoints', 'restored']
+           'keys_of_epoch', 'Progress', 'stack_networks', 'unstack_network', 'left_out', 'one_epoch', 'train_epochs',
+           'train', 'restored', 'Checkpoints']
 
 # %% ../../nbs/04_learning/03_training.ipynb #66766ef2
 import shutil
@@ -72,7 +72,7 @@ def predict(network: MadeFrom, weights, rest, features: Array) -> dict[str, Arra
 
 _predict = Program(predict, static=("network",))
 
-# %% ../../nbs/04_learning/03_training.ipynb #3273c8eaa
+
 def in_lanes(p: Array) -> Array:
     """(member, *shape, site) as (*shape, member * site)."""
     return jnp.moveaxis(p, 0, -2).reshape(*p.shape[1:-1], -1)
@@ -101,7 +101,7 @@ def draw_lanes(network: MadeFrom, weights, rest, features: Array, noise: Array, 
 
 _draw_lanes = Program(draw_lanes, static=("network",))
 
-# %% ../../nbs/04_learning/03_training.ipynb #stepprograms3
+
 def update(network: MadeFrom, optimizer: MadeFrom, importance: tuple, span: tuple, weights, opt_state, rest, features: Array, noise: Array, keys: Array, counts: Array,
            explode: float, costs: Mapping[str, Array], gradient: Mapping[str, Array]) -> tuple:
     """New weights and optimizer state of all members, and of each site whether its cost and gradient are finite and whether they were used.
@@ -140,7 +140,7 @@ def make_step(model: Model, network: MadeFrom, optimizer: MadeFrom, spinup: str,
 
     return step
 
-# %% ../../nbs/04_learning/03_training.ipynb #3273c8eac
+
 def make_check(model: Model, network: MadeFrom, spinup: str) -> Callable:
     """A function of stacked weights, other state and a batch that gives the costs of each target, (member * site,)."""
     def check(weights, rest, b: Batch):
@@ -148,6 +148,20 @@ def make_check(model: Model, network: MadeFrom, spinup: str) -> Callable:
         return {t: np.asarray(c) for t, c in costs.items()}
 
     return check
+
+# %% ../../nbs/04_learning/03_training.ipynb #17cd751aa
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_name(tree) -> dict[str, np.ndarray]:
+    return {_name(path): np.asarray(x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _with_values(like: nnx.State, values: dict) -> nnx.State:
+    new = jax.tree.map(lambda x: x, like)
+    nnx.replace_by_pure_dict(new, values)
+    return new
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313
 def make_optimizer(options: TrainingOptions, steps: int) -> MadeFrom:
@@ -175,7 +189,7 @@ def keys_of_epoch(seeds: Array, epoch: int, steps: int) -> Array:
 
 _start_optimizer, _keys_of_epoch = Program(start_optimizer, static=("optimizer",)), Program(keys_of_epoch, static=("steps",))
 
-# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313a
+
 def _kernels(weights):
     """What weight decay applies to: without kernels every site has the same parameters, while a bias without value means the middle of the bounds.
     What is learned once for all sites is not drawn anywhere: its arrays are no kernels of the network."""
@@ -240,52 +254,42 @@ def unstack_network(weights: nnx.State, i: int, network: ParameterNetwork) -> No
     own = nnx.state(network, nnx.Param)
     nnx.update(network, jax.tree.map(lambda w, like: jnp.asarray(np.asarray(w)[i][tuple(map(slice, like.shape))]), weights, own))
 
-# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313d
-def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, valid: Batch | None, epochs: int, spinup: str,
-          options: TrainingOptions, run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> pd.DataFrame:
-    """Train the networks of all members, in place, to their best weights; returns the losses (member, epoch, split, target, loss).
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313g
+def _mixed(new: nnx.State, old: nnx.State, share: float) -> nnx.State:
+    """`share` of the new weights and the rest of the old, in NumPy, which compiles nothing."""
+    return jax.tree.map(lambda a, b: share * np.asarray(a) + (1 - share) * np.asarray(b), new, old)
 
-    `loss` is the mean over sites of a target's cost, and of the weighted sum for the target "total". The best weights are those with the lowest
-    validation cost (training cost where there are no validation sites), or the last (`keep`). Raises `NonFiniteGradient` as the options say.
-    """
-    members = batches.members
-    graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
-    optimizer = make_optimizer(options, epochs * len(batches))
-    step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
-    state = Progress(0, weights, weights, _start_optimizer(optimizer, weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
-                     pd.DataFrame(columns=LOSSES))
-    state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
-    for i, network in enumerate(networks):
-        unstack_network(state.best, i, network)
-    return state.losses
 
-# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313e
-def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches, valid, epochs: int, options: TrainingOptions,
-                 run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> Progress:
-    """Epochs up to the last, or until no member has patience left, each saved where there is a run directory.
+def _named(b: Batch, which: np.ndarray) -> pd.DataFrame:
+    """Member and site of the places `which`, (member, site), of a batch."""
+    return pd.DataFrame({"member": np.nonzero(which)[0], "site": np.array(b.sites).reshape(which.shape)[which]})
 
-    What is trained is known to `step`, `check` and the batches alone (the sequence network has its own)."""
-    saver = Checkpoints(run_dir) if run_dir is not None else None
-    if resume:
-        state = saver.restore(state)
-        if state.epoch:  # it may have been stopped between checkpoint and table
-            write_table(saver.run_dir / "losses.csv", state.losses)
-    elif saver is not None:
-        saver.clear()
-    bar = tqdm(total=epochs, initial=state.epoch, disable=not progress, desc="training", unit="epoch")
-    try:
-        while state.epoch < epochs and state.waiting(options).any():
-            state = one_epoch(state, step, check, rest, batches, valid, options)
-            if saver is not None:
-                saver.save(state)
-            last = state.losses[(state.losses.epoch == state.epoch) & (state.losses.target == "total")].groupby("split", sort=False).loss.mean()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in last.items()})
-            bar.update()
-    finally:
-        bar.close()
-    if said := left_out(state.losses):
-        warnings.warn(f"training: sites {'; sites '.join(said)}", stacklevel=3)
-    return state
+
+LEFT_OUT = {"dropped": "left out of steps because cost or gradient was not finite",
+            "exploded": "left out of steps because the gradient was longer than `explode` ranges of the parameters",
+            "unchecked": "without part in the validation cost because it was not finite"}
+
+
+def left_out(losses: pd.DataFrame) -> list[str]:
+    """What a training left out, in words: for each reason the sites with their number of steps; empty where every site took part in every step."""
+    said = []
+    for reason, words in LEFT_OUT.items():
+        rows = losses[losses.split == reason]
+        steps = rows.groupby("target").loss.sum().sort_values(ascending=False)
+        said += [f"{words}: {', '.join(f'{site} ({n:.0f})' for site, n in steps.items())}; first in epoch {rows.epoch.min()}"] if len(rows) else []
+    return said
+
+
+def _losses(epoch: int, split: str, costs: list[dict], options: TrainingOptions) -> list[tuple]:
+    """Mean over sites of the costs of each target and of their weighted sum, for each member; a place where every target is NaN is no site."""
+    rows = []
+    for m in range(len(next(iter(costs[0].values()))) if costs else 0):
+        targets = {t: np.concatenate([c[t][m] for c in costs if t in c]) for t in dict.fromkeys(t for c in costs for t in c)}
+        rows += [(m, epoch, split, t, float(np.nanmean(c))) for t, c in targets.items() if not np.isnan(c).all()]
+        mine = [{t: c[m] for t, c in step.items()} for step in costs]
+        total = np.concatenate([np.where(~np.isnan(np.stack([*c.values()])).all(0), total_cost(c, options.weights, options.bounded), np.nan) for c in mine])
+        rows.append((m, epoch, split, "total", float(np.nanmean(total))))
+    return rows
 
 # %% ../../nbs/04_learning/03_training.ipynb #c6b5b313f
 def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: Batches, valid: Batch | None,
@@ -326,42 +330,67 @@ def one_epoch(state: Progress, step: Callable, check: Callable, rest, batches: B
     best = jax.tree.map(lambda new, old: np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old), mean, state.best)
     return Progress(epoch, weights, mean, opt_state, best, np.where(better, epoch, state.best_epoch), np.where(better, cost, state.best_cost), losses)
 
-# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313g
-def _mixed(new: nnx.State, old: nnx.State, share: float) -> nnx.State:
-    """`share` of the new weights and the rest of the old, in NumPy, which compiles nothing."""
-    return jax.tree.map(lambda a, b: share * np.asarray(a) + (1 - share) * np.asarray(b), new, old)
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313e
+def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches, valid, epochs: int, options: TrainingOptions,
+                 run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> Progress:
+    """Epochs up to the last, or until no member has patience left, each saved where there is a run directory.
 
+    What is trained is known to `step`, `check` and the batches alone (the sequence network has its own)."""
+    saver = Checkpoints(run_dir) if run_dir is not None else None
+    if resume:
+        state = saver.restore(state)
+        if state.epoch:  # it may have been stopped between checkpoint and table
+            write_table(saver.run_dir / "losses.csv", state.losses)
+    elif saver is not None:
+        saver.clear()
+    bar = tqdm(total=epochs, initial=state.epoch, disable=not progress, desc="training", unit="epoch")
+    try:
+        while state.epoch < epochs and state.waiting(options).any():
+            state = one_epoch(state, step, check, rest, batches, valid, options)
+            if saver is not None:
+                saver.save(state)
+            last = state.losses[(state.losses.epoch == state.epoch) & (state.losses.target == "total")].groupby("split", sort=False).loss.mean()
+            bar.set_postfix({k: f"{v:.3f}" for k, v in last.items()})
+            bar.update()
+    finally:
+        bar.close()
+    if said := left_out(state.losses):
+        warnings.warn(f"training: sites {'; sites '.join(said)}", stacklevel=3)
+    return state
 
-def _named(b: Batch, which: np.ndarray) -> pd.DataFrame:
-    """Member and site of the places `which`, (member, site), of a batch."""
-    return pd.DataFrame({"member": np.nonzero(which)[0], "site": np.array(b.sites).reshape(which.shape)[which]})
+# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313d
+def train(model: Model, networks: Sequence[ParameterNetwork], batches: Batches, valid: Batch | None, epochs: int, spinup: str,
+          options: TrainingOptions, run_dir: Path | None = None, resume: bool = False, progress: bool = True) -> pd.DataFrame:
+    """Train the networks of all members, in place, to their best weights; returns the losses (member, epoch, split, target, loss).
 
+    `loss` is the mean over sites of a target's cost, and of the weighted sum for the target "total". The best weights are those with the lowest
+    validation cost (training cost where there are no validation sites), or the last (`keep`). Raises `NonFiniteGradient` as the options say.
+    """
+    members = batches.members
+    graph, weights, rest = stack_networks(networks, {n: model.parameter_table[n] for n in networks[0].names})
+    optimizer = make_optimizer(options, epochs * len(batches))
+    step, check = make_step(model, graph, optimizer, spinup, options, noisy(members)), make_check(model, graph, spinup)
+    state = Progress(0, weights, weights, _start_optimizer(optimizer, weights), weights, np.zeros(len(members), int), np.full(len(members), np.inf),
+                     pd.DataFrame(columns=LOSSES))
+    state = train_epochs(state, step, check, rest, batches, valid, epochs, options, run_dir, resume, progress)
+    for i, network in enumerate(networks):
+        unstack_network(state.best, i, network)
+    return state.losses
 
-LEFT_OUT = {"dropped": "left out of steps because cost or gradient was not finite",
-            "exploded": "left out of steps because the gradient was longer than `explode` ranges of the parameters",
-            "unchecked": "without part in the validation cost because it was not finite"}
-
-
-def left_out(losses: pd.DataFrame) -> list[str]:
-    """What a training left out, in words: for each reason the sites with their number of steps; empty where every site took part in every step."""
-    said = []
-    for reason, words in LEFT_OUT.items():
-        rows = losses[losses.split == reason]
-        steps = rows.groupby("target").loss.sum().sort_values(ascending=False)
-        said += [f"{words}: {', '.join(f'{site} ({n:.0f})' for site, n in steps.items())}; first in epoch {rows.epoch.min()}"] if len(rows) else []
-    return said
-
-# %% ../../nbs/04_learning/03_training.ipynb #c6b5b313h
-def _losses(epoch: int, split: str, costs: list[dict], options: TrainingOptions) -> list[tuple]:
-    """Mean over sites of the costs of each target and of their weighted sum, for each member; a place where every target is NaN is no site."""
-    rows = []
-    for m in range(len(next(iter(costs[0].values()))) if costs else 0):
-        targets = {t: np.concatenate([c[t][m] for c in costs if t in c]) for t in dict.fromkeys(t for c in costs for t in c)}
-        rows += [(m, epoch, split, t, float(np.nanmean(c))) for t, c in targets.items() if not np.isnan(c).all()]
-        mine = [{t: c[m] for t, c in step.items()} for step in costs]
-        total = np.concatenate([np.where(~np.isnan(np.stack([*c.values()])).all(0), total_cost(c, options.weights, options.bounded), np.nan) for c in mine])
-        rows.append((m, epoch, split, "total", float(np.nanmean(total))))
-    return rows
+# %% ../../nbs/04_learning/03_training.ipynb #17cd751b2
+def restored(arrays: Mapping[str, np.ndarray], like: Progress, where: Path) -> Progress:
+    """The state that the arrays of a checkpoint hold, of the form of `like`. Raises `ValueError` where they are of another network: other names or shapes; `where` is for the message."""
+    tree = like.arrays()
+    mine = {name: np.shape(x) for name, x in _by_name(tree).items() if not name.startswith("losses/")}
+    there = {name: x.shape for name, x in arrays.items() if not name.startswith("losses/")}
+    if differ := sorted(name for name in {*mine, *there} if mine.get(name) != there.get(name)):
+        raise ValueError(f"the checkpoint in {where} is of another network: {differ[0]} has the shape {there.get(differ[0])} there, here {mine.get(differ[0])}")
+    back = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], {k: v for k, v in tree.items() if k != "losses"})
+    weights, mean, best = (_with_values(like.weights, jax.tree.map(jnp.asarray, back[k])) for k in ("weights", "mean", "best"))
+    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), [jnp.asarray(x) for x in back["opt"]])
+    losses = pd.DataFrame({name: arrays[f"losses/{name}"] for name in LOSSES})
+    return replace(like, epoch=int(back["epoch"]), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=back["best_epoch"],
+                   best_cost=back["best_cost"], losses=losses)
 
 # %% ../../nbs/04_learning/03_training.ipynb #17cd751a
 class Checkpoints:
@@ -402,32 +431,3 @@ class Checkpoints:
             if (arrays := read_arrays(self.file(epoch), "the one before is taken, or the training begins anew")) is not None:
                 return restored(arrays, like, self.run_dir)
         return like
-
-# %% ../../nbs/04_learning/03_training.ipynb #17cd751b2
-def restored(arrays: Mapping[str, np.ndarray], like: Progress, where: Path) -> Progress:
-    """The state that the arrays of a checkpoint hold, of the form of `like`. Raises `ValueError` where they are of another network: other names or shapes; `where` is for the message."""
-    tree = like.arrays()
-    mine = {name: np.shape(x) for name, x in _by_name(tree).items() if not name.startswith("losses/")}
-    there = {name: x.shape for name, x in arrays.items() if not name.startswith("losses/")}
-    if differ := sorted(name for name in {*mine, *there} if mine.get(name) != there.get(name)):
-        raise ValueError(f"the checkpoint in {where} is of another network: {differ[0]} has the shape {there.get(differ[0])} there, here {mine.get(differ[0])}")
-    back = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], {k: v for k, v in tree.items() if k != "losses"})
-    weights, mean, best = (_with_values(like.weights, jax.tree.map(jnp.asarray, back[k])) for k in ("weights", "mean", "best"))
-    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), [jnp.asarray(x) for x in back["opt"]])
-    losses = pd.DataFrame({name: arrays[f"losses/{name}"] for name in LOSSES})
-    return replace(like, epoch=int(back["epoch"]), weights=weights, mean=mean, best=best, opt_state=opt_state, best_epoch=back["best_epoch"],
-                   best_cost=back["best_cost"], losses=losses)
-
-# %% ../../nbs/04_learning/03_training.ipynb #17cd751aa
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _by_name(tree) -> dict[str, np.ndarray]:
-    return {_name(path): np.asarray(x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _with_values(like: nnx.State, values: dict) -> nnx.State:
-    new = jax.tree.map(lambda x: x, like)
-    nnx.replace_by_pure_dict(new, values)
-    return new

@@ -256,6 +256,56 @@ def _compiled_here() -> Iterator[Callable[[], bool]]:
         jax.monitoring.unregister_event_listener(event)
         jax.monitoring.unregister_event_duration_listener(duration)
 
+# %% ../../nbs/03_model/10_programs.ipynb #programs24
+def _settings() -> tuple:
+    return jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_numpy_dtype_promotion
+
+
+def _kind(x) -> tuple:
+    return (x.shape, x.dtype, getattr(x, "weak_type", False)) if hasattr(x, "dtype") else (type(x),)
+
+
+def _plain(leaves: Sequence) -> bool:
+    """Whether a program can be run as it is: on a CPU that is one device, outside any other, with no debugging."""
+    debug = jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs
+    one = jax.device_count() == 1 and jax.default_backend() == "cpu"  # nothing else was at hand to be tried
+    return one and not debug and not any(isinstance(x, jax.core.Tracer) for x in leaves)
+
+
+class _Jitted:
+    """`jax.jit` where a program cannot be kept."""
+
+    def __init__(self, jitted, args, static):
+        self.jitted, self.args, self.static = jitted, [a if s else None for a, s in zip(args, static)], static
+
+    def __call__(self, *rest):
+        rest = iter(rest)
+        return self.jitted(*(a if s else next(rest) for a, s in zip(self.args, self.static)))
+
+# %% ../../nbs/03_model/10_programs.ipynb #programs24a
+def _found(program: "Program", folder: Path, args, static, rest) -> Callable | None:
+    """The program of these arguments from its file, or compiled and written there; None where it has no fingerprint."""
+    functions = (program, *(a.function for a in getattr(next(iter(static), None), "approaches", ())))
+    modules = {f.__module__ for f in functions if f.__module__.startswith("hybridecosys.")}
+    leaves, tree = jax.tree.flatten(rest)
+    try:
+        made_of = (program.__qualname__, package_fingerprint(*modules), fingerprint((program.__wrapped__, static)), str(tree), repr([*map(_kind, leaves)]), surroundings())
+    except NoFingerprint:
+        return None
+    place = folder / f"{__version__}-jax{jax.__version__}-{processor()}"
+    file = place / f"{program.__name__}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.program"
+    if (found := _read(file)) is not None:
+        with contextlib.suppress(Exception):  # of another machine after all
+            return serialize_executable.deserialize_and_load(found[0], jax.tree.structure((rest, {})), found[1])
+    _say(program.__name__, place)
+    with _compiled_here() as compiled_here:
+        compiled = program.anew().lower(*args).compile()
+    if compiled_here():
+        with contextlib.suppress(ValueError, NotImplementedError, pickle.PicklingError, TypeError):  # what cannot be serialised is not kept
+            serialised, _, results = serialize_executable.serialize(compiled)
+            _write(file, serialised, results)
+    return compiled
+
 # %% ../../nbs/03_model/10_programs.ipynb #programs23
 class Program:
     """A function compiled for each kind of arguments, like `jax.jit(function, static_argnames=static)`, whose programs are kept in `program_folder`."""
@@ -296,53 +346,3 @@ class Program:
         if (program := self._programs.get(key)) is None:
             program = self._programs[key] = _found(self, folder, bound.args, static, rest) or _Jitted(self.jitted, bound.args, self._static)
         return program(*rest)
-
-# %% ../../nbs/03_model/10_programs.ipynb #programs24
-def _settings() -> tuple:
-    return jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_numpy_dtype_promotion
-
-
-def _kind(x) -> tuple:
-    return (x.shape, x.dtype, getattr(x, "weak_type", False)) if hasattr(x, "dtype") else (type(x),)
-
-
-def _plain(leaves: Sequence) -> bool:
-    """Whether a program can be run as it is: on a CPU that is one device, outside any other, with no debugging."""
-    debug = jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs
-    one = jax.device_count() == 1 and jax.default_backend() == "cpu"  # nothing else was at hand to be tried
-    return one and not debug and not any(isinstance(x, jax.core.Tracer) for x in leaves)
-
-
-class _Jitted:
-    """`jax.jit` where a program cannot be kept."""
-
-    def __init__(self, jitted, args, static):
-        self.jitted, self.args, self.static = jitted, [a if s else None for a, s in zip(args, static)], static
-
-    def __call__(self, *rest):
-        rest = iter(rest)
-        return self.jitted(*(a if s else next(rest) for a, s in zip(self.args, self.static)))
-
-# %% ../../nbs/03_model/10_programs.ipynb #programs24a
-def _found(program: Program, folder: Path, args, static, rest) -> Callable | None:
-    """The program of these arguments from its file, or compiled and written there; None where it has no fingerprint."""
-    functions = (program, *(a.function for a in getattr(next(iter(static), None), "approaches", ())))
-    modules = {f.__module__ for f in functions if f.__module__.startswith("hybridecosys.")}
-    leaves, tree = jax.tree.flatten(rest)
-    try:
-        made_of = (program.__qualname__, package_fingerprint(*modules), fingerprint((program.__wrapped__, static)), str(tree), repr([*map(_kind, leaves)]), surroundings())
-    except NoFingerprint:
-        return None
-    place = folder / f"{__version__}-jax{jax.__version__}-{processor()}"
-    file = place / f"{program.__name__}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.program"
-    if (found := _read(file)) is not None:
-        with contextlib.suppress(Exception):  # of another machine after all
-            return serialize_executable.deserialize_and_load(found[0], jax.tree.structure((rest, {})), found[1])
-    _say(program.__name__, place)
-    with _compiled_here() as compiled_here:
-        compiled = program.anew().lower(*args).compile()
-    if compiled_here():
-        with contextlib.suppress(ValueError, NotImplementedError, pickle.PicklingError, TypeError):  # what cannot be serialised is not kept
-            serialised, _, results = serialize_executable.serialize(compiled)
-            _write(file, serialised, results)
-    return compiled

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACES', 'AXES', 'run', 'for_sites', 'run_everywhere', 'one_process', 'in_float32', 'complete_parameters',
            'check_parameters', 'state_variables', 'state_dataset', 'read_state', 'balances_of', 'warn_open',
-           'described', 'run_attributes', 'simulate', 'chosen_outputs', 'layer_dimension', 'layered_outputs']
+           'described', 'run_attributes', 'layer_dimension', 'layered_outputs', 'chosen_outputs', 'simulate']
 
 # %% ../../nbs/03_model/05_simulate.ipynb #39fa129c
 import functools
@@ -202,40 +202,27 @@ def run_attributes(model: Model, parameters: Mapping[str, np.ndarray], **options
     return {"Conventions": CONVENTIONS, "title": f"Simulation by the ecosystem model {model.name}", "source": f"hybridecosys {__version__}, model {model.name}",
             "version": __version__, "model": model.name, "fingerprint": digest.hexdigest()[:12], **options}
 
-# %% ../../nbs/03_model/05_simulate.ipynb #123450c9
-def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
-             state: xr.Dataset | None = None, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
-    """Run the model at all sites of `forcing`: a cube, what `prepare` has made of one, or the forcing itself (dims site and time; see `prepare_forcing`).
+# %% ../../nbs/03_model/05_simulate.ipynb #1abe1001a
+def layer_dimension(name: str, size: int, pools: Pools) -> str:
+    """The dimension of the layers of an output: `layer` where they are as many as those of a pool, else one of its own."""
+    return "layer" if size in {p.layers for p in pools.declared.values()} else f"{name}_layer"
 
-    parameters: "process.name" -> scalar or (site,) array or DataArray, or a Dataset of them; the rest keeps its default.
-    spinup: "none" (the starting values), "reference", "accelerated" (close to the reference, at a small part of the
-    cost of its gradient; see the notebook on spin-up for where they differ) or "equilibrium" (which a few sites, whose water never repeats itself, do not reach). state: the result of another run to go on from, instead of a spin-up.
-    outputs: names wanted (`model.outputs`); by default `model.shown` and the daily pools. dtype: "float32" or "float64".
 
-    Returns a Dataset of the outputs (site, time), NaN outside each site's record, and `final_water`, `final_carbon` and
-    `final_memory`, the state after each site's last day. Outputs with layers are (site, layer, time); (site, layer) where they never change.
-    Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount. Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable
-    values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
-    """
-    if spinup not in SPINUPS:
-        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-    one_process()
-    outputs = chosen_outputs(model, outputs)
-    forcing, (start, length) = weather_of(forcing, model.forcing_options())
-    sites = [str(s) for s in forcing.site.values]
-    values = complete_parameters(model, parameters, sites)
-    check_parameters(model, values, forcing)
-    with jax.enable_x64(dtype == "float64"):
-        inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None, record=(start, length))
-        if spinup != "none" and state is None and (length < 365).any():
-            raise ValueError(f"site {sites[int(length.argmin())]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
-        begin = None if state is None else read_state(state, sites, dtype, model.pools)
-        final, out = run_everywhere(model, {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs, spinup, (*outputs, *balances_of(model)), begin)
-    result = _label(model, forcing, inputs, start, length, final, out)
-    driven = {"driven_by": " ".join(model.driving_variables)} if model.extra_forcing else {}
-    return result.assign_attrs(run_attributes(model, values, spinup="state given" if state is not None else spinup, precision=dtype, **driven))
+@functools.lru_cache(maxsize=64)
+def layered_outputs(model: Model) -> tuple[str, ...]:
+    """Names of the outputs of a model that have layers; found from the shapes of a day, which is not computed."""
+    plan, one = model.plan(), jnp.ones(1)
+
+    def day():
+        dynamics = Dynamics(plan, {name: jnp.asarray(p.default) for name, p in model.parameter_table.items()}, dict.fromkeys(ATTRIBUTES, one))
+        static = {**dynamics.static}
+        plan.run("static", static, dynamics.parameters)
+        dynamics, state = replace(dynamics, static=static | {"one": one}), dict.fromkeys(plan.pools.state, one)
+        weather = weather_values(dynamics, state, dict.fromkeys((*FORCING, *model.extra_forcing), jnp.ones((1, 1))), ahead(plan))
+        values = dynamics.values(state, jax.tree.map(lambda x: x[0], weather))
+        return {name: values[plan.last[name]] for name in model.outputs if name in plan.last}
+
+    return tuple(name for name, shape in jax.eval_shape(day).items() if isinstance(shape, tuple))
 
 # %% ../../nbs/03_model/05_simulate.ipynb #123450c9a
 def chosen_outputs(model: Model, outputs: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -282,24 +269,37 @@ def _with_axes(result: xr.Dataset) -> xr.Dataset:
         result[name].attrs = about | result[name].attrs
     return result
 
-# %% ../../nbs/03_model/05_simulate.ipynb #1abe1001a
-def layer_dimension(name: str, size: int, pools: Pools) -> str:
-    """The dimension of the layers of an output: `layer` where they are as many as those of a pool, else one of its own."""
-    return "layer" if size in {p.layers for p in pools.declared.values()} else f"{name}_layer"
+# %% ../../nbs/03_model/05_simulate.ipynb #123450c9
+def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
+             state: xr.Dataset | None = None, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
+    """Run the model at all sites of `forcing`: a cube, what `prepare` has made of one, or the forcing itself (dims site and time; see `prepare_forcing`).
 
+    parameters: "process.name" -> scalar or (site,) array or DataArray, or a Dataset of them; the rest keeps its default.
+    spinup: "none" (the starting values), "reference", "accelerated" (close to the reference, at a small part of the
+    cost of its gradient; see the notebook on spin-up for where they differ) or "equilibrium" (which a few sites, whose water never repeats itself, do not reach). state: the result of another run to go on from, instead of a spin-up.
+    outputs: names wanted (`model.outputs`); by default `model.shown` and the daily pools. dtype: "float32" or "float64".
 
-@functools.lru_cache(maxsize=64)
-def layered_outputs(model: Model) -> tuple[str, ...]:
-    """Names of the outputs of a model that have layers; found from the shapes of a day, which is not computed."""
-    plan, one = model.plan(), jnp.ones(1)
-
-    def day():
-        dynamics = Dynamics(plan, {name: jnp.asarray(p.default) for name, p in model.parameter_table.items()}, dict.fromkeys(ATTRIBUTES, one))
-        static = {**dynamics.static}
-        plan.run("static", static, dynamics.parameters)
-        dynamics, state = replace(dynamics, static=static | {"one": one}), dict.fromkeys(plan.pools.state, one)
-        weather = weather_values(dynamics, state, dict.fromkeys((*FORCING, *model.extra_forcing), jnp.ones((1, 1))), ahead(plan))
-        values = dynamics.values(state, jax.tree.map(lambda x: x[0], weather))
-        return {name: values[plan.last[name]] for name in model.outputs if name in plan.last}
-
-    return tuple(name for name, shape in jax.eval_shape(day).items() if isinstance(shape, tuple))
+    Returns a Dataset of the outputs (site, time), NaN outside each site's record, and `final_water`, `final_carbon` and
+    `final_memory`, the state after each site's last day. Outputs with layers are (site, layer, time); (site, layer) where they never change.
+    Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount. Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable
+    values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
+    """
+    if spinup not in SPINUPS:
+        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    one_process()
+    outputs = chosen_outputs(model, outputs)
+    forcing, (start, length) = weather_of(forcing, model.forcing_options())
+    sites = [str(s) for s in forcing.site.values]
+    values = complete_parameters(model, parameters, sites)
+    check_parameters(model, values, forcing)
+    with jax.enable_x64(dtype == "float64"):
+        inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None, record=(start, length))
+        if spinup != "none" and state is None and (length < 365).any():
+            raise ValueError(f"site {sites[int(length.argmin())]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
+        begin = None if state is None else read_state(state, sites, dtype, model.pools)
+        final, out = run_everywhere(model, {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs, spinup, (*outputs, *balances_of(model)), begin)
+    result = _label(model, forcing, inputs, start, length, final, out)
+    driven = {"driven_by": " ".join(model.driving_variables)} if model.extra_forcing else {}
+    return result.assign_attrs(run_attributes(model, values, spinup="state given" if state is not None else spinup, precision=dtype, **driven))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'ORDER', 'GREENNESS', 'VARIABLES', 'STATE', 'WATER_POOLS', 'CARBON_POOLS', 'POOLS', 'MEMORY', 'SOIL',
-           'VEGETATION', 'DEAD', 'Structure', 'Parameters', 'Interface', 'check_new', 'rescoped', 'Model', 'declared',
-           'known_process', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
+           'VEGETATION', 'DEAD', 'declared', 'known_process', 'Structure', 'Parameters', 'Interface', 'check_new',
+           'rescoped', 'Model', 'wroasted', 'model_diagram', 'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -25,6 +25,39 @@ from ..data.observations import TARGETS
 from .plan import ATTRIBUTES, FORCING, Plan, Pools, SPINUP_PARAMETERS, State, Step, collect_pools, find_fluxes, make_plan  # noqa: F401
 from ..processes import carbon, evaporation, phenology, photosynthesis, respiration, roots, snow, soil_hydraulics, soil_water, turnover
 from ..processes.process import Approach, Parameter, adopt
+
+# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0ca
+def _parameter_identity(p: Parameter) -> list:
+    if p.shape:
+        return [p.scope, list(p.shape), *([p.values[..., 0].tolist()] if p.scope == "fixed" else [])]
+    lower, upper = (bound if abs(bound) < float("inf") else None for bound in (p.lower, p.upper))
+    return [p.default, lower, upper, *(["global"] if p.scope == "global" else [])]
+
+
+def _step_identity(s: Step, plan: Plan) -> list:
+    """A process in a fingerprint. A bound that is none is None. A parameter that is learned for all sites together has its scope behind the bounds, an array its scope and shape (and its
+    values, where it is fixed). `reads` has the process that each input comes from ("" for what is there in the morning), and so the order of processes as far as it matters, `gives` the
+    results and `last` those of them that no later process changes; `pools` those it brings. What else an approach was made with (`Approach.settings`) follows."""
+    a = s.approach
+    wiring = {"reads": {name: key.partition("@")[2] for name, key in s.sources.items()}, "gives": list(a.returns), "last": [n for n, key in zip(a.returns, s.keys) if plan.last[n] == key]}
+    start = lambda pool: pool.start.__name__ if callable(pool.start) else pool.start
+    pools = {name: [p.group, start(p), p.unit, p.layers, p.full, p.eta, p.slow, p.sheds] for name, p in a.pools.items()}
+    return [a.name, {n: _parameter_identity(p) for n, p in a.parameters.items()}, wiring | ({"pools": pools} if pools else {}), *([dict(a.settings)] if a.settings else [])]
+
+
+def declared(approaches: Iterable[Approach], pools: Pools) -> dict[str, tuple[str, str, str]]:
+    """Unit, meaning and CF standard name ("" where there is none) of what approaches declare to give, and of pools, by name."""
+    layers = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
+    parts = {part: (p.unit, f"{part} {p.description}" if p.layers else p.description, p.standard_name) for part, p in pools.state.items()}
+    return layers | parts | {name: (*about, "")[:3] for a in approaches for name, about in a.units.items()}
+
+
+def known_process(model: "Model", name: str) -> str:
+    """`name`, where it is a process of the model. Raises `KeyError` with the nearest name, and all, where it is not."""
+    if name in model.processes:
+        return name
+    near = difflib.get_close_matches(str(name), model.processes, n=1)
+    raise KeyError(f"unknown process {name!r}; " + (f"did you mean {near[0]!r}? " if near else "") + f"the processes are {', '.join(model.processes)}")
 
 # %% ../../nbs/03_model/01_structure.ipynb #cb98ac0cq
 @dataclass(frozen=True)
@@ -204,39 +237,6 @@ class Model(Interface):
 
     def __repr__(self):
         return f"<Model {self.name}: {len(self.approaches)} processes, {len(self.parameter_table)} parameters, {len(self.learned)} learned>"
-
-# %% ../../nbs/03_model/01_structure.ipynb #cb98ac0ca
-def _parameter_identity(p: Parameter) -> list:
-    if p.shape:
-        return [p.scope, list(p.shape), *([p.values[..., 0].tolist()] if p.scope == "fixed" else [])]
-    lower, upper = (bound if abs(bound) < float("inf") else None for bound in (p.lower, p.upper))
-    return [p.default, lower, upper, *(["global"] if p.scope == "global" else [])]
-
-
-def _step_identity(s: Step, plan: Plan) -> list:
-    """A process in a fingerprint. A bound that is none is None. A parameter that is learned for all sites together has its scope behind the bounds, an array its scope and shape (and its
-    values, where it is fixed). `reads` has the process that each input comes from ("" for what is there in the morning), and so the order of processes as far as it matters, `gives` the
-    results and `last` those of them that no later process changes; `pools` those it brings. What else an approach was made with (`Approach.settings`) follows."""
-    a = s.approach
-    wiring = {"reads": {name: key.partition("@")[2] for name, key in s.sources.items()}, "gives": list(a.returns), "last": [n for n, key in zip(a.returns, s.keys) if plan.last[n] == key]}
-    start = lambda pool: pool.start.__name__ if callable(pool.start) else pool.start
-    pools = {name: [p.group, start(p), p.unit, p.layers, p.full, p.eta, p.slow, p.sheds] for name, p in a.pools.items()}
-    return [a.name, {n: _parameter_identity(p) for n, p in a.parameters.items()}, wiring | ({"pools": pools} if pools else {}), *([dict(a.settings)] if a.settings else [])]
-
-
-def declared(approaches: Iterable[Approach], pools: Pools) -> dict[str, tuple[str, str, str]]:
-    """Unit, meaning and CF standard name ("" where there is none) of what approaches declare to give, and of pools, by name."""
-    layers = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
-    parts = {part: (p.unit, f"{part} {p.description}" if p.layers else p.description, p.standard_name) for part, p in pools.state.items()}
-    return layers | parts | {name: (*about, "")[:3] for a in approaches for name, about in a.units.items()}
-
-
-def known_process(model: Model, name: str) -> str:
-    """`name`, where it is a process of the model. Raises `KeyError` with the nearest name, and all, where it is not."""
-    if name in model.processes:
-        return name
-    near = difflib.get_close_matches(str(name), model.processes, n=1)
-    raise KeyError(f"unknown process {name!r}; " + (f"did you mean {near[0]!r}? " if near else "") + f"the processes are {', '.join(model.processes)}")
 
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
 OUTPUTS = ("gpp", "nee", "eco_respiration", "transpiration", "evapotranspiration", "aboveground_biomass", "fapar_bare", "auto_respiration", "hetero_respiration", "npp",

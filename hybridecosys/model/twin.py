@@ -72,6 +72,17 @@ def _as_measured(series: dict[str, np.ndarray], quality: np.ndarray) -> dict[str
         out["T"] = (series["transpiration"], "mm d-1", "transpiration")
     return out
 
+# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ea
+def _stretches(rng: np.random.Generator, n: int, share: float, typical: float = 6.0) -> np.ndarray:
+    """Days in random stretches of `typical` length that together take about `share` of all."""
+    state, out = False, np.zeros(n, bool)
+    begin = share / max(1 - share, 1e-9) / typical
+    change = rng.random(n)
+    for t in range(n):
+        state = change[t] >= 1 / typical if state else change[t] < begin
+        out[t] = state
+    return out
+
 # %% ../../nbs/03_model/07_twin.ipynb #abec4f5ex
 def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int = 0) -> xr.Dataset:
     """Noisy observations with gaps of a run, with FLUXNET names and units.
@@ -106,17 +117,6 @@ def observe(run: xr.Dataset, noise: float = 0.1, gaps: float = 0.15, seed: int =
         return seen
     biomass = np.maximum(run.aboveground_biomass.mean("time").values, 0) * np.array([np.exp(noise * draw[s].normal()) for s in sites])
     return seen.assign(agb=(("site",), biomass, {"units": "gC m-2", "long_name": "above-ground biomass carbon"}))
-
-# %% ../../nbs/03_model/07_twin.ipynb #abec4f5ea
-def _stretches(rng: np.random.Generator, n: int, share: float, typical: float = 6.0) -> np.ndarray:
-    """Days in random stretches of `typical` length that together take about `share` of all."""
-    state, out = False, np.zeros(n, bool)
-    begin = share / max(1 - share, 1e-9) / typical
-    change = rng.random(n)
-    for t in range(n):
-        state = change[t] >= 1 / typical if state else change[t] < begin
-        out[t] = state
-    return out
 
 # %% ../../nbs/03_model/07_twin.ipynb #ee7f5166
 def synthetic_cube(n_sites: int = 32, years: int = 5, seed: int = 0, noise: float = 0.1, gaps: float = 0.15, model: Model | None = None,

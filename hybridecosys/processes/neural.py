@@ -61,6 +61,15 @@ class Network:
             return self.into(*y, **{n: values[n] for n in self.others})
         return y[0] if len(y) == 1 else tuple(y)
 
+# %% ../../nbs/02_processes/12_neural.ipynb #neuralstart01a
+def _evaluate(equation: Callable, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """An equation at `values`, (result, point)."""
+    wanted = equation.inputs if isinstance(equation, Approach) else tuple(inspect.signature(equation).parameters)
+    if missing := [name for name in wanted if name not in values]:
+        raise ValueError(f"the equation to start near reads {', '.join(missing)}, which the network does not")
+    own = {n: p.default for n, p in equation.parameters.items()} if isinstance(equation, Approach) else {}
+    return np.asarray(equation(**{n: values[n] for n in wanted}, **own), float)
+
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralstart01
 WEIGHTS = {"hidden_weights": "weight of each input in each hidden unit", "hidden_biases": "offset of each hidden unit",
            "output_weights": "weight of each hidden unit in each result", "output_biases": "offset of each result"}
@@ -95,14 +104,16 @@ def first_weights(network: Network, hidden: int, start: float | Sequence[float] 
     first = np.r_[w.ravel(), b, np.zeros(len(low) * hidden), logit(np.clip(share.mean(0), 0.02, 0.98))]
     return dict(zip(WEIGHTS, parts(least_squares(error, first, max_nfev=50).x)))
 
-# %% ../../nbs/02_processes/12_neural.ipynb #neuralstart01a
-def _evaluate(equation: Callable, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """An equation at `values`, (result, point)."""
-    wanted = equation.inputs if isinstance(equation, Approach) else tuple(inspect.signature(equation).parameters)
-    if missing := [name for name in wanted if name not in values]:
-        raise ValueError(f"the equation to start near reads {', '.join(missing)}, which the network does not")
-    own = {n: p.default for n, p in equation.parameters.items()} if isinstance(equation, Approach) else {}
-    return np.asarray(equation(**{n: values[n] for n in wanted}, **own), float)
+# %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001a
+def _rounded(w: np.ndarray):
+    return np.float32(w).astype(float)  # the same in float32 and float64
+
+
+def _others(process: str, into: Callable | None, results: int) -> tuple[str, ...]:
+    arguments = () if into is None else tuple(inspect.signature(into).parameters)
+    if into is not None and len(arguments) < results:
+        raise ValueError(f"{process}: into must take the {results} results of the network as its first arguments")
+    return arguments[results:]
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001
 def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (), *, hidden: int = 8, bounds=(0.0, 1.0), scale: Mapping[str, tuple[float, float]] | None = None,
@@ -136,14 +147,3 @@ def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (
                 "into": getattr(into, "__name__", into)}
     return Approach(process, network, returns, MappingProxyType(parameters), tuple(dict.fromkeys((*inputs, *network.others))), forcing=tuple(forcing), leaves=leaves,
                     units={n: tuple(u) for n, u in (units or {}).items()}, settings=MappingProxyType(settings))
-
-# %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001a
-def _rounded(w: np.ndarray):
-    return np.float32(w).astype(float)  # the same in float32 and float64
-
-
-def _others(process: str, into: Callable | None, results: int) -> tuple[str, ...]:
-    arguments = () if into is None else tuple(inspect.signature(into).parameters)
-    if into is not None and len(arguments) < results:
-        raise ValueError(f"{process}: into must take the {results} results of the network as its first arguments")
-    return arguments[results:]

@@ -20,6 +20,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+# %% ../../nbs/02_processes/01_process.ipynb #8127281ba
+SCOPES = ("site", "global", "fixed")
+
+
+def _check_parameter(p: "Parameter", scope: str, shape: tuple[int, ...], default: np.ndarray) -> None:
+    """Raise `ValueError` for a scope that is unknown or contradicts the rest, and for a default of another shape or outside the bounds."""
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r} ({p.description})")
+    if p.learned and scope == "fixed":
+        raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({p.description})")
+    if shape and scope == "site":
+        raise ValueError(f"an array of the shape {shape} cannot be predicted for each site: its scope must be 'global' or 'fixed' ({p.description})")
+    if default.shape not in ((), shape):
+        raise ValueError(f"the default has the shape {default.shape}, the parameter {shape} ({p.description})")
+    if not ((default >= p.lower) & (default <= p.upper)).all():
+        raise ValueError(f"default {p.default} lies outside the bounds {p.lower} to {p.upper} ({p.description})")
+
+
+def _as_tuple(values):
+    return tuple(_as_tuple(v) for v in values) if isinstance(values, list) else values
+
 # %% ../../nbs/02_processes/01_process.ipynb #8127281b
 @dataclass(frozen=True)
 class Parameter:
@@ -59,27 +80,6 @@ class Parameter:
     def bounded(self) -> bool:
         """Whether it has both bounds."""
         return bool(np.isfinite(self.upper - self.lower))
-
-# %% ../../nbs/02_processes/01_process.ipynb #8127281ba
-SCOPES = ("site", "global", "fixed")
-
-
-def _check_parameter(p: Parameter, scope: str, shape: tuple[int, ...], default: np.ndarray) -> None:
-    """Raise `ValueError` for a scope that is unknown or contradicts the rest, and for a default of another shape or outside the bounds."""
-    if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r} ({p.description})")
-    if p.learned and scope == "fixed":
-        raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({p.description})")
-    if shape and scope == "site":
-        raise ValueError(f"an array of the shape {shape} cannot be predicted for each site: its scope must be 'global' or 'fixed' ({p.description})")
-    if default.shape not in ((), shape):
-        raise ValueError(f"the default has the shape {default.shape}, the parameter {shape} ({p.description})")
-    if not ((default >= p.lower) & (default <= p.upper)).all():
-        raise ValueError(f"default {p.default} lies outside the bounds {p.lower} to {p.upper} ({p.description})")
-
-
-def _as_tuple(values):
-    return tuple(_as_tuple(v) for v in values) if isinstance(values, list) else values
 
 # %% ../../nbs/02_processes/01_process.ipynb #p00lclass1
 GROUPS = {"water": "mm", "carbon": "gC m-2", "memory": "1"}
@@ -124,40 +124,25 @@ class Pool:
 # %% ../../nbs/02_processes/01_process.ipynb #c1688e01
 @dataclass(frozen=True, eq=False)  # compared by identity: functions have no other
 class Approach:
-    """One way to compute a process: the function, what it needs and what it gives.
-
-    `inputs` are the names looked up in the model, `returns` the names under which the results are stored; a name that
-    is there already (a pool, say) is updated. `cumulative` marks a function of a whole stretch of days, (day, site), that
-    starts from a memory variable. `smooth` names an approach with the same parameters and a useful gradient. `forcing` names those of the inputs that are
-    daily series which the approach brings (see `EXTRA_FORCING`). `pools` are those that it brings. `leaves` names those of the results that are fluxes out of the
-    site, and `enters` results, or inputs, that are fluxes into it: water (mm d-1), carbon (gC m-2 d-1), or whatever the unit says; what closes is the sum of all of them.
-    `units` describes results: name -> (unit, meaning) or (unit, meaning, CF standard name). `settings` are what else it was made with, if that is part of what it computes
-    (see `hybridecosys.neural`). `check` is a function of its parameters (by their own names), the forcing and the names of sites that raises where their values together make no sense.
-    """
+    """One way to compute a process: the function, what it needs and what it gives."""
 
     process: str
     function: Callable
-    returns: tuple[str, ...]
+    returns: tuple[str, ...]  # names of the results; one that is there already (a pool, say) is updated
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
-    cumulative: bool = False
-    smooth: "Approach | None" = None
-    forcing: tuple[str, ...] = ()
-    leaves: tuple[str, ...] = ()
-    units: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    settings: Mapping = field(default_factory=dict)
-    enters: tuple[str, ...] = ()
-    pools: Mapping[str, Pool] = field(default_factory=dict)
-    check: Callable | None = None
+    inputs: tuple[str, ...] = ()  # names that are looked up in the model
+    cumulative: bool = False  # a function of a whole stretch of days, (day, site), that starts from a memory variable
+    smooth: "Approach | None" = None  # an approach with the same parameters and a useful gradient
+    forcing: tuple[str, ...] = ()  # those of the inputs that are daily series which it brings (see `EXTRA_FORCING`)
+    leaves: tuple[str, ...] = ()  # those of the results that are fluxes out of the site
+    units: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of results: (unit, meaning[, CF standard name])
+    settings: Mapping = field(default_factory=dict)  # what else it was made with, if that changes what it computes
+    enters: tuple[str, ...] = ()  # results, or inputs, that are fluxes into the site
+    pools: Mapping[str, Pool] = field(default_factory=dict)  # those that it brings
+    check: Callable | None = None  # of parameters, forcing and names of sites: raises where values together make no sense
 
-    @property
-    def name(self) -> str:
-        """Name of the function."""
-        return self.function.__name__
-
-    @property
-    def __doc__(self):
-        return self.function.__doc__
+    name = property(lambda self: self.function.__name__, doc="Name of the function.")
+    __doc__ = property(lambda self: self.function.__doc__)
 
     def __reduce__(self):
         """Pickled by name where the function's name leads here, so that another process has one and the same approach; else by value."""

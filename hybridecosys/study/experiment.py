@@ -30,6 +30,7 @@ from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
 from .folds import neighbourhoods
 from ..evaluation.metrics import evaluate, parameter_agreement, seasons, site_table
+from .own_model import keep_model, model_of_options, model_of_run
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
@@ -37,7 +38,7 @@ from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
 from ..learning.options import CalibrationOptions, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
-from ..model.structure import Model, wroasted
+from ..model.structure import Model
 
 # %% ../../nbs/05_study/02_experiment.ipynb #630ea665
 log = logging.getLogger("hybridecosys")
@@ -149,11 +150,12 @@ def resumed(options: TrainOptions) -> TrainOptions:
         raise FileNotFoundError(f"no run to resume at {file.parent}: it has no options.json")
     _nobody(file.parent)
     before = from_json(read_options(file, TrainOptions), TrainOptions)
-    now = replace(options, resume=before.resume, debug=before.debug, epochs=before.epochs, out=before.out)
+    mine = options.model if before.model is None else options.model or before.model  # a model that has moved is compared by what it is
+    now = replace(options, resume=before.resume, debug=before.debug, epochs=before.epochs, out=before.out, model=mine if before.model is None else before.model)
     for name, value in to_json(before).items():
         if to_json(now)[name] != value:
             raise ValueError(f"the run in {options.out} has {name} = {value}, it cannot go on with {to_json(now)[name]}")
-    return replace(before, epochs=options.epochs, resume=True, out=options.out)
+    return replace(before, epochs=options.epochs, resume=True, out=options.out, model=mine)
 
 # %% ../../nbs/05_study/02_experiment.ipynb #7c867c08
 LOGGERS = (log, logging.getLogger("py.warnings"))
@@ -259,7 +261,7 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
 # %% ../../nbs/05_study/02_experiment.ipynb #8aa63708
 def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, float] | None = None):
     "An untrained `HybridModel` with the network of the options, near the parameters `start`, if given."
-    return HybridModel(wroasted(greenness=options.greenness), features, options.seed, spinup=options.spinup, network=select_options(options, NetworkOptions), forcing=forcing_options(options), start=start)
+    return HybridModel(model_of_options(options), features, options.seed, spinup=options.spinup, network=select_options(options, NetworkOptions), forcing=forcing_options(options), start=start)
 
 
 def check_options(options: TrainOptions) -> HybridModel:
@@ -310,7 +312,8 @@ def run_experiment(options: TrainOptions) -> dict:
     seen = sites.observed(without=hybrid.model.no_targets)
     part["train"].observed(options.targets or None, hybrid.model.no_targets)  # a target without any observation stops here
     with locked(run_dir), logged(run_dir):
-        start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
+        keep_model(run_dir if options.resume else unused(run_dir), hybrid.structure, options.model)
+        start_run(run_dir, replace(options, resume=False))
         began = time.perf_counter()
         tell_changes(cube)
         log.info("%d sites: %s", len(split), ", ".join(f"{len(c)} {p}" for p, c in part.items()))
@@ -346,7 +349,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     if out.exists():
         raise FileExistsError(f"{out} exists already; choose another --out")
     hybrid = None if options.run is None else _trained(options)
-    model = wroasted(greenness=options.greenness) if hybrid is None else hybrid.model
+    model = model_of_options(options) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
         raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
     cube = load_cube(options)
@@ -361,7 +364,7 @@ def simulate_cube(options: SimulateOptions) -> str:
 
 def _trained(options: SimulateOptions | EvaluateOptions) -> HybridModel:
     "The trained model in the directory `options.run`, with its own options of the forcing, but for those that the command asks to change."
-    hybrid, usual = HybridModel.load(options.run), {"on_gap": ON_GAP, "out_of_range": OUT_OF_RANGE}
+    hybrid, usual = HybridModel.load(options.run, model_of_run(as_path(options.run), options.model)), {"on_gap": ON_GAP, "out_of_range": OUT_OF_RANGE}
     hybrid.forcing_options = {**hybrid.forcing_options, **{k: v for k, v in forcing_options(options).items() if v != usual[k]}}
     return hybrid
 
@@ -409,15 +412,15 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     if options.resume and not (run_dir / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
     _nobody(run_dir) if options.resume else unused(run_dir)
-    cube = load_cube(options)
+    model, cube = model_of_options(options), load_cube(options)
     given = [] if options.start is None else [_parameters_of(as_path(options.start), cube)]
     with locked(run_dir), logged(run_dir):
         resume = options.resume and (run_dir / "config.json").is_file()
+        keep_model(run_dir if options.resume else unused(run_dir), model, options.model)
         if not resume:
-            start_run(run_dir if options.resume else unused(run_dir), replace(options, resume=False))
+            start_run(run_dir, replace(options, resume=False))
         tell_changes(cube)
         began = time.perf_counter()
-        model = wroasted(greenness=options.greenness)
         sites = prepare(cube, **model.forcing_options(forcing_options(options)))
         fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
                         run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
@@ -441,5 +444,5 @@ def calibrate_cube(options: CalibrateOptions) -> str:
 def _parameters_of(run: Path, cube: xr.Dataset) -> xr.Dataset:
     "What a training or a calibration in a directory says about the sites of a cube."
     if (run / "calibration.json").is_file():
-        return Calibration.load(run).parameters
-    return HybridModel.load(run).predict_parameters(cube)
+        return Calibration.load(run, model_of_run(run)).parameters
+    return HybridModel.load(run, model_of_run(run)).predict_parameters(cube)
