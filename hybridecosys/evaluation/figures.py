@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.observations import TARGETS
+from ..data.sites import Sites
 from .drawing import COLOURS, DASHES, LABELS, MARKERS, METRIC_LABELS, Picture, draw_land, label_of, legend_below, panels, score_distributions, score_map, scores_of, season_lines, seasonal_cycles, styled, unit_label  # noqa: F401
 from .metrics import observed_targets, parameter_agreement, site_table
 
@@ -240,7 +241,7 @@ def skill_by_distance(scores: pd.DataFrame, distance: pd.DataFrame, metric: str 
 @styled
 def daily_series(
     runs: Mapping[str, xr.Dataset] | xr.Dataset,
-    cube: xr.Dataset,
+    cube: xr.Dataset | Sites,
     target: str,
     site: str,
     start: str | None = None,

@@ -18,7 +18,7 @@ from ..data.choices import OUT_OF_RANGE
 from ..data.cube import canonical_labels
 from ..data.names import did_you_mean
 from ..data.observations import TARGETS
-from ..data.sites import Sites, observed_of
+from ..data.sites import Sites, observed_of, unprepared
 from .agreement import SCALES, at_scale, bias, check_scales, correlation, kge, nmae1r, nnse, nse, paired, rmse
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #20e4a76b
@@ -293,13 +293,13 @@ CLIMATES = {"A": "A tropical", "B": "B arid", "C": "C temperate", "D": "D cold",
 "Main groups of the Köppen classes, by first letter."
 
 
-def site_table(cube: xr.Dataset, split: Mapping[str, str] | None = None) -> pd.DataFrame:
+def site_table(cube: xr.Dataset | Sites, split: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Where and what the sites are: columns site, latitude, longitude, igbp, koppen (those the cube has), climate and split.
 
     climate: the main group of the Köppen class, of `CLIMATES`, else "unknown".
 
     Written to `sites.csv` of a run directory, it lets a report group scores and draw a map without the cube."""
-    cube = canonical_labels(cube)
+    cube = canonical_labels(unprepared(cube))
     names = [v for v in ("latitude", "longitude", "igbp", "koppen") if v in cube.variables]
     table = pd.DataFrame({"site": cube.site.values.astype(str), **{v: cube[v].values for v in names}})
     if "koppen" in table:
@@ -357,7 +357,7 @@ def parameter_agreement(
     }, index=pd.Index(names, name="parameter"))
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #3455e19d
-def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, targets: Sequence[str] | None = None, sites: Sequence[str] | None = None,
+def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, sites: Sequence[str] | None = None,
             out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Mean seasonal cycle of observations and of each run in steps of 5 days, over the observed days only.
 
