@@ -18,6 +18,7 @@ from .data.cube import canonical_labels
 from .data.forcing import FORCING
 from .data.names import did_you_mean
 from .data.observations import TARGETS
+from .data.sites import Sites, unprepared
 from .evaluation.drawing import COLOURS, DASHES, LABELS, METRIC_LABELS, STYLE, draw_land, label_of, map_limits, scores_of, season_lines, unit_label
 from .evaluation.figures import day_lines
 from .evaluation.metrics import observed_targets
@@ -62,11 +63,11 @@ def _one_site(site: str | None, data: Mapping[str, xr.Dataset]) -> str:
     return site
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseries002
-def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | None = None, target: str = "gpp", site: str | None = None, *, start: str | None = None,
+def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites | None = None, target: str = "gpp", site: str | None = None, *, start: str | None = None,
            end: str | None = None, ax: Axes | None = None) -> Axes:
     """Day by day at one site: lines of one run, or of several by name, and observed days as dots.
 
-    runs: what `simulate` returned. cube: a cube, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs. site: needed where there are several.
+    runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs. site: needed where there are several.
     start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
     runs = _named(runs)
@@ -103,7 +104,7 @@ def _axis_label(name: str, unit: str = "", meaning: str = "") -> str:
     return f"{text} ({unit_label(unit) or unit})" if unit else text
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseasons02
-def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset, target: str = "gpp", site: str | None = None, *, ax: Axes | None = None) -> Axes:
+def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites, target: str = "gpp", site: str | None = None, *, ax: Axes | None = None) -> Axes:
     """The mean seasonal cycle at one site: observations with the quartiles of their days, and each run on the same days.
 
     runs, cube, target, site: as of `series`. Raises `ValueError` for an unknown target or site, and where nothing was observed.
@@ -286,9 +287,9 @@ def _ends(at: np.ndarray) -> tuple[float, float]:
     return float(at.min() - room), float(at.max() + room)
 
 
-def _places(values: xr.DataArray, where: xr.Dataset | None) -> pd.DataFrame:
+def _places(values: xr.DataArray, where: xr.Dataset | Sites | None) -> pd.DataFrame:
     "Latitude and longitude of each site of the values."
-    home = values.coords if where is None else canonical_labels(where)
+    home = values.coords if where is None else canonical_labels(unprepared(where))
     if lacking := [n for n in ("latitude", "longitude") if n not in home]:
         raise ValueError(f"where the sites lie is not known (no {', '.join(lacking)}): give the cube, where=cube")
     if where is None:
@@ -298,10 +299,10 @@ def _places(values: xr.DataArray, where: xr.Dataset | None) -> pd.DataFrame:
     return home[["latitude", "longitude"]].sel(site=values.site.astype(str)).to_dataframe()[["latitude", "longitude"]]
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002
-def map(values: xr.DataArray, where: xr.Dataset | None = None, *, limits: tuple[float, float] | None = None, colours: str = "viridis", ax: Axes | None = None) -> Axes:
+def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits: tuple[float, float] | None = None, colours: str = "viridis", ax: Axes | None = None) -> Axes:
     """One value for each cell (lat, lon) or site on the map, with a scale that tells name and unit.
 
-    values: dims lat and lon (or latitude and longitude), or site; take a mean over time first. where: a cube with latitude and longitude of the sites, where the values have none.
+    values: dims lat and lon (or latitude and longitude), or site; take a mean over time first. where: a cube, or what `prepare` made of it, with latitude and longitude of the sites, where the values have none.
     limits: ends of the colour scale, by default all values. Raises `TypeError` for what is no DataArray, `ValueError` for other dimensions, for places that are not known, and where all is NaN.
     """
     if not isinstance(values, xr.DataArray):

@@ -2,7 +2,9 @@
 
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -10,7 +12,9 @@ import hybridecosys as he
 from hybridecosys.data import sites as sites_module
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.sites import prepared, records, without_days
+from hybridecosys.evaluation.metrics import site_table
 from hybridecosys.learning.together import fit_together
+from hybridecosys.study.folds import check_folds, make_folds, neighbourhoods
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +155,30 @@ def test_scores_of_a_run(cube, sites, count):
     run = he.simulate(MODEL, sites, spinup="none")
     targets = ["gpp", "evapotranspiration"]
     assert he.evaluate(run, sites, targets).equals(he.evaluate(run, cube, targets)) and not count
+
+
+@pytest.mark.parametrize("scheme", ["kfold", "type", "climate", "time"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of types that six sites lack
+def test_folds_of_a_cube_or_of_what_is_prepared(scheme, cube, sites, count):
+    table = make_folds(sites, scheme, k=2, min_sites=1)
+    pd.testing.assert_frame_equal(table, make_folds(cube, scheme, k=2, min_sites=1))
+    pd.testing.assert_frame_equal(check_folds(table, sites), check_folds(table, cube))
+    pd.testing.assert_series_equal(neighbourhoods(sites), neighbourhoods(cube))
+    assert not count
+
+
+def test_tables_and_pictures_of_a_cube_or_of_what_is_prepared(cube, sites):
+    run = he.simulate(he.bucket(), sites, spinup="none", outputs=["gpp"])
+    pd.testing.assert_frame_equal(site_table(sites), site_table(cube))
+    name = str(cube.site.values[1])
+    for draw in (he.plot.series, he.plot.seasons):
+        mine, theirs = (draw(run, given, "gpp", name) for given in (sites, cube))
+        assert len(mine.lines) == len(theirs.lines) > 1
+        for one, other in zip(mine.lines, theirs.lines):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    places = [he.plot.map(run.gpp.mean("time"), where=given).collections[-1].get_offsets().tolist() for given in (sites, cube)]
+    assert places[0] == places[1] and len(places[0]) == 6
+    plt.close("all")
 
 
 def test_hidden_days_are_not_seen_in_training(cube, sites):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['YEAR', 'UNITS', 'USUAL', 'extra_names', 'check_dates', 'records', 'without_days', 'drives', 'best_stretch', 'cut',
            'Sites', 'select_sites', 'hide_seen', 'keep_best', 'prepare', 'join', 'renamed', 'prepared', 'cube_of',
-           'options_of', 'names_of', 'check_agreed', 'weather_of', 'observed_of', 'as_html', 'site_days']
+           'unprepared', 'options_of', 'names_of', 'check_agreed', 'weather_of', 'observed_of', 'as_html', 'site_days']
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesimports1
 from collections.abc import Mapping, Sequence
@@ -238,6 +238,11 @@ def cube_of(given: xr.Dataset | Sites, options: Mapping | None = None) -> xr.Dat
         return settled(given, options)
     check_agreed(given, options)
     return given.cube
+
+
+def unprepared(given: xr.Dataset | Sites) -> xr.Dataset:
+    """The cube of sites, or the one that was given, as it stands: for what asks where and what the sites are."""
+    return given.cube if isinstance(given, Sites) else given
 
 
 def options_of(given: xr.Dataset | Sites, options: Mapping | None) -> Mapping | None:

@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..data.names import did_you_mean
+from ..data.sites import Sites
 from .drawing import COLOURS, DASHES, LABELS, MARKERS, panels, styled
 from .metrics import parameter_agreement
 from ..learning.calibration import Calibration, in_ranges, part_size
@@ -24,7 +25,7 @@ TOLERANCE = 0.05
 "Parameters are as good as the best ones where the cost is within this share of it."
 
 
-def gauss_newton(fit: Calibration, cube: xr.Dataset, parameters: xr.Dataset | None = None) -> xr.Dataset:
+def gauss_newton(fit: Calibration, cube: xr.Dataset | Sites, parameters: xr.Dataset | None = None) -> xr.Dataset:
     """Gauss-Newton matrix of the cost of each site at its calibrated (or other) `parameters`, by target, in units of the parameters' ranges.
 
     Variables cost (site, target) and matrix (site, target, parameter, parameter_2); NaN where a site has no data of the target.
@@ -125,7 +126,7 @@ def constraints(limits: xr.Dataset) -> Figure:
     return figure
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10015
-def profiles(fit: Calibration, cube: xr.Dataset, parameters: Sequence[str] | None = None, points: int = 21) -> xr.DataArray:
+def profiles(fit: Calibration, cube: xr.Dataset | Sites, parameters: Sequence[str] | None = None, points: int = 21) -> xr.DataArray:
     """Cost of each site along single parameters, the others at their calibrated values: (parameter, value, site), `value` in units of the range.
 
     Raises `KeyError` for a parameter that was not calibrated.
@@ -167,7 +168,7 @@ def profile_figure(profile: xr.DataArray, fit: Calibration, limits: xr.Dataset, 
     return figure
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10019
-def acceptance(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset) -> xr.DataArray:
+def acceptance(fit: Calibration, cube: xr.Dataset | Sites, learned: xr.Dataset) -> xr.DataArray:
     """Cost of each calibrated site with one of its parameters taken from `learned`, over its best cost, (site, parameter).
 
     learned: variables "process.name" with dim site, as `HybridModel.predict_parameters` returns them; parameters it lacks are left out.
@@ -187,7 +188,7 @@ def acceptance(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset) -> xr.Da
     return xr.DataArray((costs[:-1] / costs[-1]).T, dims=("site", "parameter"), coords={"site": list(sites), "parameter": names}, name="relative_cost")
 
 
-def calibrated_agreement(fit: Calibration, cube: xr.Dataset, learned: xr.Dataset, limits: xr.Dataset | None = None, tolerance: float = TOLERANCE) -> pd.DataFrame:
+def calibrated_agreement(fit: Calibration, cube: xr.Dataset | Sites, learned: xr.Dataset, limits: xr.Dataset | None = None, tolerance: float = TOLERANCE) -> pd.DataFrame:
     """Agreement of learned with calibrated parameters: the columns of `parameter_agreement`, and accepted, the share of sites that accept the learned value.
 
     limits: as `constraint` returns it; adds the median of alone and together, to tell which parameters the data constrain.

@@ -23,6 +23,7 @@ from ..data.attributes import COVER
 from ..data.bioclim import koppen_from_weather
 from ..data.cube import IGBP, UNKNOWN, canonical
 from ..data.observations import observations
+from ..data.sites import Sites, unprepared
 from .options import WITHIN
 
 # %% ../../nbs/05_study/04_folds.ipynb #91d6df85
@@ -46,14 +47,14 @@ def _fold(fold: str, test: Sequence[str], classes: pd.Series, share: float, seed
     return pd.concat([_row(fold, part, sites) for part, sites in rows.items() if sites])
 
 # %% ../../nbs/05_study/04_folds.ipynb #foldsnear02
-def neighbourhoods(cube: xr.Dataset, within: float = WITHIN) -> pd.Series:
+def neighbourhoods(cube: xr.Dataset | Sites, within: float = WITHIN) -> pd.Series:
     """Neighbourhood of each site, named after the first of its sites: those within `within` km of each other are in one.
 
     Sites whose names differ in their sixth and last letter only (CA-NS1, CA-NS2) are a cluster, and neighbours up to four times as far, or where a latitude or longitude is
     unknown. within: 0 leaves every site alone. Raises `ValueError` for a distance below 0."""
     if not 0 <= within < np.inf:
         raise ValueError(f"within must be a distance in km, 0 or more, not {within}")
-    cube = canonical(cube)
+    cube = canonical(unprepared(cube))
     names = cube.site.values.astype(str)
     if not within:
         return pd.Series(names, names)
@@ -195,13 +196,14 @@ def time_blocks(cube: xr.Dataset, seed: int = 0, valid_fraction: float = 0.15, w
     return table.sort_values("part", key=lambda p: p.map(PARTS.index), kind="stable").sort_values("fold", ascending=False, kind="stable", ignore_index=True)
 
 # %% ../../nbs/05_study/04_folds.ipynb #a3df5b76
-def make_folds(cube: xr.Dataset, scheme: str = "kfold", k: int = 10, seed: int = 0, valid_fraction: float = 0.15, min_sites: int = 5, within: float = WITHIN) -> pd.DataFrame:
-    """Folds of the sites of a cube, a row per fold, site and part: columns fold, site, part (train, valid, test), begin, end (NaT: all days).
+def make_folds(cube: xr.Dataset | Sites, scheme: str = "kfold", k: int = 10, seed: int = 0, valid_fraction: float = 0.15, min_sites: int = 5, within: float = WITHIN) -> pd.DataFrame:
+    """Folds of the sites of a cube, or of what `prepare` gives, a row per fold, site and part: columns fold, site, part (train, valid, test), begin, end (NaT: all days).
 
     scheme: one of `SCHEMES`. k: number of folds ("kfold"). valid_fraction: share of the training sites that choose the epoch (0: none). min_sites: classes with
     fewer sites are left out with their relatives ("type", "climate"). within: sites within so many km of each other, and those of one cluster, stay in one part of a
     fold, as `neighbourhoods` finds them (0: every site for itself). Same seed, same folds, whatever the order of the sites.
     """
+    cube = unprepared(cube)
     if scheme == "kfold":
         return k_folds(cube, k, seed, valid_fraction, within)
     if scheme == "type":
@@ -213,7 +215,7 @@ def make_folds(cube: xr.Dataset, scheme: str = "kfold", k: int = 10, seed: int =
     raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
 
 # %% ../../nbs/05_study/04_folds.ipynb #a3df5b76a
-def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
+def check_folds(folds: pd.DataFrame, cube: xr.Dataset | Sites) -> pd.DataFrame:
     """Folds as `make_folds` returns them. ValueError names a fold without a training or test site, a site that the cube lacks, and a day that a site is both
     trained on and tested."""
     if missing := [c for c in ("fold", "site", "part") if c not in folds]:
@@ -222,7 +224,7 @@ def check_folds(folds: pd.DataFrame, cube: xr.Dataset) -> pd.DataFrame:
     folds = folds.astype({"fold": str, "site": str, "begin": "datetime64[s]", "end": "datetime64[s]"})[["fold", "site", "part", "begin", "end"]]
     if unknown := sorted(set(folds.part) - set(PARTS)):
         raise ValueError(f"part {unknown[0]!r} is none of {', '.join(PARTS)}")
-    cube = canonical(cube)
+    cube = canonical(unprepared(cube))
     if absent := sorted(set(folds.site) - set(cube.site.values.astype(str))):
         raise ValueError(f"site {absent[0]} of the folds is not in the cube")
     for fold, rows in folds.groupby("fold", sort=False):
