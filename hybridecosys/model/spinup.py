@@ -18,6 +18,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from ..data.forcing import EVENTS
 from .inputs import Inputs
 from .regrowth import grown_again
 from .structure import Model, Plan, Pools, State
@@ -86,7 +87,7 @@ def years(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], n: int
 
 def all_years(dynamics: Dynamics, inputs: Inputs) -> State:
     """The state after all years of forcing, from the starting values, without disturbance."""
-    forcing = {name: x for name, x in inputs.forcing.items() if name != "disturbance"}
+    forcing = {name: x for name, x in inputs.forcing.items() if name not in EVENTS}
     return integrate(dynamics, initial_state(dynamics, inputs), forcing, inputs.schedule, inputs.valid, ())[0]
 
 
