@@ -1,13 +1,25 @@
-"""Run all notebooks in one process (parallel workers fork, and JAX does not survive a fork), and leave without taking the interpreter down piece by piece, which takes minutes after a hundred of them."""
+"""Run all notebooks, or those under a path, in one process (parallel workers fork, and JAX does not survive a fork), and leave without taking the interpreter down piece by piece, which takes minutes after a hundred of them.
+
+Programs are compiled without optimisation, as those of the tests are (tests/conftest.py), in less than half the time. A second process compiles as a user's does: for the notebooks whose programs run for longer than that saves."""
 
 import os
+import subprocess
 import sys
 
-from nbdev.test import nbdev_test
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+LONG = "06_parity|12_neural"
 
-code = 0
+if len(sys.argv) < 2:
+    flags = os.environ.get("XLA_FLAGS", "")
+    quick = subprocess.call([sys.executable, __file__, "quick"], env=os.environ | {"XLA_FLAGS": f"{QUICK} {flags}".strip()})
+    sys.exit(quick | subprocess.call([sys.executable, __file__, "long"]))
+
+from nbdev.test import nbdev_test  # noqa: E402
+
+code, (which,) = 0, sys.argv[1:]
+some = {"quick": {"skip_file_re": rf"^[_.]|{LONG}"}, "long": {"file_re": LONG}}.get(which, {"path": which})
 try:
-    nbdev_test.__wrapped__(path=sys.argv[1] if len(sys.argv) > 1 else None, n_workers=0, do_print=True, timing=True)  # the function, not the command
+    nbdev_test.__wrapped__(n_workers=0, do_print=True, timing=True, **some)  # the function, not the command
 except SystemExit as stopped:
     code = stopped.code or 0
 sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Four devices give what one gives: a run and a training, with records of one length and of several. In a process of its own, where a CPU is four."""
+"""Four devices give what one gives: a run of the large model and trainings of the small one, with records of one length and of several. In processes of their own, where a CPU is four."""
 
 import os
 import subprocess
@@ -17,6 +17,7 @@ from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.learning.hybrid import HybridModel
 from hybridecosys.learning.network import NetworkOptions
 from hybridecosys.learning.together import fit_together
+from hybridecosys.model.bucket import bucket
 from hybridecosys.model.devices import lane_devices
 from hybridecosys.model.simulate import simulate
 from hybridecosys.model.structure import FORCING, wroasted
@@ -42,7 +43,7 @@ def close(many, one, rtol=1e-4, atol=1e-6):
 def same_training(many, one):
     close(many.losses.loss, one.losses.loss, 1e-3, 1e-5)
     assert list(many.losses.target) == list(one.losses.target) and many.losses.epoch.max() > 1
-    first = HybridModel(wroasted(), many.features, seed=many.seed, spinup="none", network=NET)
+    first = HybridModel(bucket(), many.features, seed=many.seed, spinup="none", network=NET)
     first.learn_features(cube)
     moved = 0
     for a, b, c in zip(*(jax.tree.leaves(nnx.state(h.network, nnx.Param)) for h in (many, one, first))):
@@ -53,7 +54,7 @@ def same_training(many, one):
 NET = NetworkOptions(hidden=8, layers=1, dropout=0.2)
 OPTIONS = dict(epochs=3, learning_rate=0.01, noise=0.1, progress=False)
 def new(seed, features=("igbp", "bioclim")):
-    return HybridModel(wroasted(), list(features), seed=seed, spinup="none", network=NET)
+    return HybridModel(bucket(), list(features), seed=seed, spinup="none", network=NET)
 '''
 CASES = {
     "run": '''

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'DASHES', 'MARKERS', 'LABELS', 'METRIC_LABELS', 'STYLE', 'Picture', 'styled', 'unit_label', 'label_of',
-           'panels', 'legend_below', 'seasonal_cycles', 'season_lines', 'score_distributions', 'scores_of', 'score_map',
-           'draw_land', 'map_limits']
+           'panels', 'legend_below', 'season_lines', 'seasonal_cycles', 'scores_of', 'score_distributions', 'draw_land',
+           'map_limits', 'score_map']
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #drawingimports
 import re
@@ -118,27 +118,6 @@ def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: 
     columns = len(labels) if sum(needed) <= width else max(1, int(width // max(needed)))
     figure.legend(handles, labels, loc=loc, ncols=columns, **kwargs)
 
-# %% ../../nbs/05_evaluation/02_drawing.ipynb #12980204
-@styled
-def seasonal_cycles(
-    table: pd.DataFrame, target: str | None = None, titles: Mapping[str, str] | None = None, columns: int = 3
-) -> Figure:
-    """Mean seasonal cycle at each site of the table: observations with the quartiles of their days, and every run.
-
-    table: as `seasons` returns it. target: needed where the table holds several. titles: site -> title of its panel."""
-    table = _one_target(table, target)
-    target = table.target.iloc[0]
-    sites, methods = list(dict.fromkeys(table.site)), [s for s in dict.fromkeys(table.series) if s != "observed"]
-    figure, axes = panels(len(sites), columns, 2.4, 1.8, sharex=True)
-    for ax, site in zip(axes, sites):
-        panel = {k: v.sort_values("day") for k, v in table[table.site == site].groupby("series")}
-        season_lines(ax, panel, methods)
-        ax.set_title((titles or {}).get(site, site), loc="left")
-        ax.tick_params(labelbottom=True)
-    figure.supylabel(label_of(target), fontsize=8)
-    legend_below(figure, *axes[0].get_legend_handles_labels())
-    return figure
-
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #12980204a
 def season_lines(ax: Axes, panel: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> None:
     "One panel: series -> its rows of `seasons`, of one site and target; \"observed\" with the quartiles of its days."
@@ -162,37 +141,25 @@ def _one_target(table: pd.DataFrame, target: str | None) -> pd.DataFrame:
         raise ValueError(f"nothing to draw for target {target}: the table has {', '.join(known) or 'no rows'}")
     return table
 
-# %% ../../nbs/05_evaluation/02_drawing.ipynb #87591d2c
+# %% ../../nbs/05_evaluation/02_drawing.ipynb #12980204
 @styled
-def score_distributions(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily", targets: Sequence[str] | None = None,
-                        floor: float | None = -1.0) -> Figure:
-    """Distribution over sites of one metric, per target and method, paired by site, with quartiles and medians.
+def seasonal_cycles(
+    table: pd.DataFrame, target: str | None = None, titles: Mapping[str, str] | None = None, columns: int = 3
+) -> Figure:
+    """Mean seasonal cycle at each site of the table: observations with the quartiles of their days, and every run.
 
-    scores: as `evaluate` returns it, with a column `method` where several are compared. floor: lowest value drawn to
-    scale (None: all), for skills; ignored for rmse, bias and nmae1r."""
-    table = scores_of(scores, metric, scale, targets)
-    targets, methods = list(dict.fromkeys(table.target)), list(dict.fromkeys(table.method))
-    if floor is not None and (metric in ("rmse", "bias", "nmae1r") or table[metric].min() >= floor):
-        floor = None
-    own_unit = metric in ("rmse", "bias")
-    width = max(1.35, 0.26 * len(methods) + 0.3) + 0.2 * own_unit
-    figure, axes = panels(len(targets), int(7.6 / width), width, 2.4, sharey=not own_unit)
-    for ax, target in zip(axes, targets):
-        panel = (table[table.target == target].pivot(index="site", columns="method", values=metric).reindex(columns=methods))
-        _draw_pairs(ax, panel, floor)
-        unit = table.unit[table.target == target].iloc[0] if own_unit and "unit" in table else "1"
-        ax.set_title(label_of(target, unit).replace(" (", "\n("), loc="center")
-        ax.set_xlabel(f"{int(panel.notna().all(axis=1).sum())} sites", fontsize=7, labelpad=4 if floor is None else 12)
-        ax.grid(axis="y", lw=0.3, color="0.85")
-        ax.axhline(0, color="0.5", lw=0.6)
-        ax.set_xticks([])
-        ax.set_xlim(-0.6, len(methods) - 0.4)
-        if metric not in ("rmse", "bias", "nmae1r"):
-            ax.set_ylim(None if floor is None else floor - 0.03, 1.03)
-    figure.supylabel(f"{METRIC_LABELS[metric]} ({scale})", fontsize=8)
-    handles = [mpl.lines.Line2D([], [], color=COLOURS[i % 7], marker=MARKERS[i % 7], ls="", ms=4, label=m) for i, m in enumerate(methods)]
-    if len(methods) > 1:
-        legend_below(figure, handles, methods)
+    table: as `seasons` returns it. target: needed where the table holds several. titles: site -> title of its panel."""
+    table = _one_target(table, target)
+    target = table.target.iloc[0]
+    sites, methods = list(dict.fromkeys(table.site)), [s for s in dict.fromkeys(table.series) if s != "observed"]
+    figure, axes = panels(len(sites), columns, 2.4, 1.8, sharex=True)
+    for ax, site in zip(axes, sites):
+        panel = {k: v.sort_values("day") for k, v in table[table.site == site].groupby("series")}
+        season_lines(ax, panel, methods)
+        ax.set_title((titles or {}).get(site, site), loc="left")
+        ax.tick_params(labelbottom=True)
+    figure.supylabel(label_of(target), fontsize=8)
+    legend_below(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #87591d2ca
@@ -253,12 +220,45 @@ def _draw_pairs(ax: Axes, panel: pd.DataFrame, floor: float | None) -> None:
                 annotation_clip=False,
             )
 
+# %% ../../nbs/05_evaluation/02_drawing.ipynb #87591d2c
+@styled
+def score_distributions(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily", targets: Sequence[str] | None = None,
+                        floor: float | None = -1.0) -> Figure:
+    """Distribution over sites of one metric, per target and method, paired by site, with quartiles and medians.
+
+    scores: as `evaluate` returns it, with a column `method` where several are compared. floor: lowest value drawn to
+    scale (None: all), for skills; ignored for rmse, bias and nmae1r."""
+    table = scores_of(scores, metric, scale, targets)
+    targets, methods = list(dict.fromkeys(table.target)), list(dict.fromkeys(table.method))
+    if floor is not None and (metric in ("rmse", "bias", "nmae1r") or table[metric].min() >= floor):
+        floor = None
+    own_unit = metric in ("rmse", "bias")
+    width = max(1.35, 0.26 * len(methods) + 0.3) + 0.2 * own_unit
+    figure, axes = panels(len(targets), int(7.6 / width), width, 2.4, sharey=not own_unit)
+    for ax, target in zip(axes, targets):
+        panel = (table[table.target == target].pivot(index="site", columns="method", values=metric).reindex(columns=methods))
+        _draw_pairs(ax, panel, floor)
+        unit = table.unit[table.target == target].iloc[0] if own_unit and "unit" in table else "1"
+        ax.set_title(label_of(target, unit).replace(" (", "\n("), loc="center")
+        ax.set_xlabel(f"{int(panel.notna().all(axis=1).sum())} sites", fontsize=7, labelpad=4 if floor is None else 12)
+        ax.grid(axis="y", lw=0.3, color="0.85")
+        ax.axhline(0, color="0.5", lw=0.6)
+        ax.set_xticks([])
+        ax.set_xlim(-0.6, len(methods) - 0.4)
+        if metric not in ("rmse", "bias", "nmae1r"):
+            ax.set_ylim(None if floor is None else floor - 0.03, 1.03)
+    figure.supylabel(f"{METRIC_LABELS[metric]} ({scale})", fontsize=8)
+    handles = [mpl.lines.Line2D([], [], color=COLOURS[i % 7], marker=MARKERS[i % 7], ls="", ms=4, label=m) for i, m in enumerate(methods)]
+    if len(methods) > 1:
+        legend_below(figure, handles, methods)
+    return figure
+
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #6347f1b3
 def _coastline() -> pd.DataFrame:
     "Rings of the land's outline: columns ring, longitude, latitude."
     return pd.read_csv(Path(__file__).with_name("coastline.csv"))
 
-# %% ../../nbs/05_evaluation/02_drawing.ipynb #6347f1b3w
+
 def _placed_scores(scores: pd.DataFrame, sites: pd.DataFrame, targets: Sequence[str], metric: str, scale: str, method: str | None) -> pd.DataFrame:
     "Scores of one method and scale with latitude and longitude (-180 to 180); `ValueError` where a place, a method or a common unit is lacking."
     lacking = {"site", "latitude", "longitude"} - set(sites)
@@ -277,6 +277,37 @@ def _placed_scores(scores: pd.DataFrame, sites: pd.DataFrame, targets: Sequence[
     if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one target at a time")
     return table
+
+# %% ../../nbs/05_evaluation/02_drawing.ipynb #6347f1b3b
+def draw_land(ax: Axes, coast: pd.DataFrame | None = None) -> None:
+    "The outline of the land, below all else."
+    for _, ring in (_coastline() if coast is None else coast).groupby("ring"):
+        ax.fill(ring.longitude, ring.latitude, facecolor="0.93", edgecolor="0.6", lw=0.4, zorder=0)
+
+
+def _map_panel(ax: Axes, coast: pd.DataFrame, table: pd.DataFrame, metric: str, limits: tuple[float, float], named: bool):
+    "Land, sites and a title with their number; the sites with the lowest score lie on top."
+    draw_land(ax, coast)
+    known = table[metric].notna()
+    ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
+    lower_is_better = metric in ("rmse", "nmae1r", "bias")
+    shown = table[known].sort_values(metric, ascending=lower_is_better, key=np.abs if metric == "bias" else None)
+    colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
+    points = ax.scatter(shown.longitude, shown.latitude, c=shown[metric], s=18, edgecolor="k", lw=0.4, zorder=3, **colours)
+    for axis, letters in ((ax.xaxis, "EW"), (ax.yaxis, "NS")):
+        axis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
+        axis.set_major_formatter(lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}")
+    ax.grid(lw=0.3, color="0.8")
+    without = f", {int((~known).sum())} without a score" if (~known).any() else ""
+    name = f"{LABELS.get(table.target.iloc[0], table.target.iloc[0])}: " if named else ""
+    ax.set_title(f"{name}{int(known.sum())} sites{without}", loc="left")
+    return points
+
+
+def map_limits(places: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+    "Longitudes and latitudes that hold the places, with room around them."
+    lon, lat = places.longitude, places.latitude
+    return (max(lon.min() - 12, -180), min(lon.max() + 12, 180)), (max(lat.min() - 10, -90), min(lat.max() + 10, 85))
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #6347f1b3a
 @styled
@@ -318,34 +349,3 @@ def score_map(scores: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, target: st
         extend={(True, True): "both", (True, False): "min", (False, True): "max"}.get((under, over), "neither"),
     )
     return figure
-
-# %% ../../nbs/05_evaluation/02_drawing.ipynb #6347f1b3b
-def draw_land(ax: Axes, coast: pd.DataFrame | None = None) -> None:
-    "The outline of the land, below all else."
-    for _, ring in (_coastline() if coast is None else coast).groupby("ring"):
-        ax.fill(ring.longitude, ring.latitude, facecolor="0.93", edgecolor="0.6", lw=0.4, zorder=0)
-
-
-def _map_panel(ax: Axes, coast: pd.DataFrame, table: pd.DataFrame, metric: str, limits: tuple[float, float], named: bool):
-    "Land, sites and a title with their number; the sites with the lowest score lie on top."
-    draw_land(ax, coast)
-    known = table[metric].notna()
-    ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
-    lower_is_better = metric in ("rmse", "nmae1r", "bias")
-    shown = table[known].sort_values(metric, ascending=lower_is_better, key=np.abs if metric == "bias" else None)
-    colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
-    points = ax.scatter(shown.longitude, shown.latitude, c=shown[metric], s=18, edgecolor="k", lw=0.4, zorder=3, **colours)
-    for axis, letters in ((ax.xaxis, "EW"), (ax.yaxis, "NS")):
-        axis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
-        axis.set_major_formatter(lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}")
-    ax.grid(lw=0.3, color="0.8")
-    without = f", {int((~known).sum())} without a score" if (~known).any() else ""
-    name = f"{LABELS.get(table.target.iloc[0], table.target.iloc[0])}: " if named else ""
-    ax.set_title(f"{name}{int(known.sum())} sites{without}", loc="left")
-    return points
-
-
-def map_limits(places: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
-    "Longitudes and latitudes that hold the places, with room around them."
-    lon, lat = places.longitude, places.latitude
-    return (max(lon.min() - 12, -180), min(lon.max() + 12, 180)), (max(lat.min() - 10, -90), min(lat.max() + 10, 85))

@@ -21,6 +21,29 @@ from ..data.sites import Sites
 from .drawing import COLOURS, DASHES, LABELS, MARKERS, METRIC_LABELS, Picture, draw_land, label_of, legend_below, panels, score_distributions, score_map, scores_of, season_lines, seasonal_cycles, styled, unit_label  # noqa: F401
 from .metrics import observed_targets, parameter_agreement, site_table
 
+# %% ../../nbs/05_evaluation/02_figures.ipynb #9942402ba
+def _parameter_names(names: Sequence[str] | None, table: pd.DataFrame, *sets: xr.Dataset) -> list[str]:
+    "Names to draw: those asked for, else those of the table that all sets have."
+    if names is None:
+        names = [p for p in table.index if all(p in s for s in sets)]
+    absent = [p for p in names if p not in table.index or any(p not in s for s in sets)]
+    if absent or not names:
+        raise ValueError(f"no values or bounds for parameters {', '.join(absent) or '(none in common)'}")
+    return list(names)
+
+
+def _parameter_title(name: str, unit: str) -> str:
+    "Process above, parameter and unit below."
+    process, _, parameter = name.partition(".")
+    return f"{process}\n{parameter}{f' ({unit_label(unit)})' if unit_label(unit) else ''}"
+
+
+def _parameter_axis(axis, row: pd.Series) -> None:
+    "Show the whole range between the bounds, with a little room."
+    room = 0.06 * (row.upper - row.lower)
+    axis.axes.set(**{f"{axis.axis_name}lim": (row.lower - room, row.upper + room)})
+    axis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+
 # %% ../../nbs/05_evaluation/02_figures.ipynb #9942402b
 @styled
 def parameters_by_type(parameters: xr.Dataset, table: pd.DataFrame, sites: pd.DataFrame | xr.Dataset, by: str = "igbp",
@@ -61,29 +84,6 @@ def parameters_by_type(parameters: xr.Dataset, table: pd.DataFrame, sites: pd.Da
     ]
     legend_below(figure, handles, [h.get_label() for h in handles])
     return figure
-
-# %% ../../nbs/05_evaluation/02_figures.ipynb #9942402ba
-def _parameter_names(names: Sequence[str] | None, table: pd.DataFrame, *sets: xr.Dataset) -> list[str]:
-    "Names to draw: those asked for, else those of the table that all sets have."
-    if names is None:
-        names = [p for p in table.index if all(p in s for s in sets)]
-    absent = [p for p in names if p not in table.index or any(p not in s for s in sets)]
-    if absent or not names:
-        raise ValueError(f"no values or bounds for parameters {', '.join(absent) or '(none in common)'}")
-    return list(names)
-
-
-def _parameter_title(name: str, unit: str) -> str:
-    "Process above, parameter and unit below."
-    process, _, parameter = name.partition(".")
-    return f"{process}\n{parameter}{f' ({unit_label(unit)})' if unit_label(unit) else ''}"
-
-
-def _parameter_axis(axis, row: pd.Series) -> None:
-    "Show the whole range between the bounds, with a little room."
-    room = 0.06 * (row.upper - row.lower)
-    axis.axes.set(**{f"{axis.axis_name}lim": (row.lower - room, row.upper + room)})
-    axis.set_major_locator(mpl.ticker.MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #6dac39b1
 @styled

@@ -118,6 +118,44 @@ FILES = [
 ]
 _TEXT = ("site", "split", "method", "fold", "target", "scale", "unit", "series", "igbp", "koppen", "climate", "parameter", "interval", "nearest")
 
+# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523ba
+def _read(file: Path, columns: Sequence[str]):
+    readers = {".csv": _read_table, ".nc": _read_netcdf, ".json": lambda f: json.loads(f.read_text(encoding="utf-8"))}
+    try:
+        data = readers.get(file.suffix, lambda f: f.read_text(encoding="utf-8"))(file)
+    except UNREADABLE as error:
+        raise ValueError(f"cannot read {file}: {error}") from error
+    if columns and (lacking := [c for c in columns if c not in (data.variables if file.suffix == ".nc" else data)]):
+        raise ValueError(f"cannot read {file}: it has no column {', '.join(lacking)}")
+    if columns and file.suffix == ".csv":
+        for name in [c for c in data if (c in columns and c not in _TEXT) or c in METRICS]:
+            if not pd.api.types.is_numeric_dtype(data[name]):
+                wrong = data[name][pd.to_numeric(data[name], errors="coerce").isna() & data[name].notna()].iloc[0]
+                raise ValueError(f"cannot read {file}: {name} is not a number but {wrong!r}")
+    return data
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    return read_table(file, names=("site",), engine="c", dtype=dict.fromkeys(_TEXT, str))
+
+
+def _read_netcdf(file: Path) -> xr.Dataset:
+    data = xr.load_dataset(file)
+    return data.assign_coords(site=data.site.astype(str)) if "site" in data.coords else data
+
+
+def _facts(run: "RunFiles") -> dict[str, str]:
+    "What a run directory holds, in a line for each of its parts."
+    rows = {"holds": ", ".join(file for name, file, _ in FILES if getattr(run, name) is not None)}
+    if run.scores is not None:
+        kinds = run.scores.split.value_counts().index if "split" in run.scores else ()
+        rows |= {"methods": ", ".join(dict.fromkeys(run.scores.method)) if "method" in run.scores else "one", "scored": f"{run.scores.site.nunique()} sites"
+                 + (f" ({', '.join(kinds)})" if len(kinds) else ""), "targets": ", ".join(dict.fromkeys(run.scores.target))}
+    if run.losses is not None and "epoch" in run.losses:
+        total = run.losses[run.losses.target == "total"].groupby("split").loss.last()
+        rows["training"] = f"{run.losses.epoch.max()} epochs; cost at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in total.items())
+    return rows
+
 # %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523a
 @dataclass
 class RunFiles:
@@ -148,19 +186,6 @@ class RunFiles:
         more = {"scores": score_table(self.scores)} if self.scores is not None and len(self.scores) else {}
         return as_html(f"Run directory {self.path}", _facts(self), more | {k: v for k, v in self.tables.items() if k not in more})
 
-# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523aa
-def _facts(run: RunFiles) -> dict[str, str]:
-    "What a run directory holds, in a line for each of its parts."
-    rows = {"holds": ", ".join(file for name, file, _ in FILES if getattr(run, name) is not None)}
-    if run.scores is not None:
-        kinds = run.scores.split.value_counts().index if "split" in run.scores else ()
-        rows |= {"methods": ", ".join(dict.fromkeys(run.scores.method)) if "method" in run.scores else "one", "scored": f"{run.scores.site.nunique()} sites"
-                 + (f" ({', '.join(kinds)})" if len(kinds) else ""), "targets": ", ".join(dict.fromkeys(run.scores.target))}
-    if run.losses is not None and "epoch" in run.losses:
-        total = run.losses[run.losses.target == "total"].groupby("split").loss.last()
-        rows["training"] = f"{run.losses.epoch.max()} epochs; cost at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in total.items())
-    return rows
-
 # %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523b
 def read_run(run_dir: str | Path) -> RunFiles:
     """Read a run directory.
@@ -180,31 +205,6 @@ def read_run(run_dir: str | Path) -> RunFiles:
     if run.sites is None and run.parameters is not None and {"latitude", "igbp"} & set(run.parameters.variables):
         run.sites = site_table(run.parameters)
     return run
-
-# %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523ba
-def _read(file: Path, columns: Sequence[str]):
-    readers = {".csv": _read_table, ".nc": _read_netcdf, ".json": lambda f: json.loads(f.read_text(encoding="utf-8"))}
-    try:
-        data = readers.get(file.suffix, lambda f: f.read_text(encoding="utf-8"))(file)
-    except UNREADABLE as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
-    if columns and (lacking := [c for c in columns if c not in (data.variables if file.suffix == ".nc" else data)]):
-        raise ValueError(f"cannot read {file}: it has no column {', '.join(lacking)}")
-    if columns and file.suffix == ".csv":
-        for name in [c for c in data if (c in columns and c not in _TEXT) or c in METRICS]:
-            if not pd.api.types.is_numeric_dtype(data[name]):
-                wrong = data[name][pd.to_numeric(data[name], errors="coerce").isna() & data[name].notna()].iloc[0]
-                raise ValueError(f"cannot read {file}: {name} is not a number but {wrong!r}")
-    return data
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    return read_table(file, names=("site",), engine="c", dtype=dict.fromkeys(_TEXT, str))
-
-
-def _read_netcdf(file: Path) -> xr.Dataset:
-    data = xr.load_dataset(file)
-    return data.assign_coords(site=data.site.astype(str)) if "site" in data.coords else data
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #a37a2174
 @dataclass

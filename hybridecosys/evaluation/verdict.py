@@ -224,6 +224,41 @@ def glance_part(page: Page, run: RunFiles) -> None:
     if "place" in run.scores:
         page.add("text", "A site that is tested in several folds, each with other years, counts as several sites.")
 
+# %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c00aa
+TESTED = 20
+"Sites that a test of significance needs."
+
+
+def _gains(scores: pd.DataFrame, main: str) -> pd.DataFrame:
+    "What the main method gains over each other one, by target; empty where there is but one method."
+    rows = []
+    for target, wide in paired_scores(telling(scores)).items():
+        for other in wide.columns.drop([main, POSSIBLE], errors="ignore") if main in wide and (scores.scale[scores.target == target] == "daily").any() else ():
+            gain = wide[main] - wide[other]
+            p = wilcoxon(gain).pvalue if len(gain) >= TESTED and gain.any() else np.nan
+            rows.append({"target": target, "against": other, "median": gain.median(), "better": f"{100 * (gain > 0).mean():.0f} %", "p": p, "sites": len(gain)})
+    return pd.DataFrame(rows).set_index("target").dropna(axis=1, how="all") if rows else pd.DataFrame()
+
+# %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c00aw
+def _main_part(page: Page, run: RunFiles, scores: pd.DataFrame, main: str) -> None:
+    "Scores of one method in detail: daily and by time scale, where it was trained and where not, and against other methods."
+    where, spread = where_scored(run.scores), summarise(scores)
+    steady = steady_targets(run.scores)
+    spread = spread[~(spread.target.isin(steady) & spread.metric.isin(["nse", "nnse", "kge"]))]
+    daily = spread[spread.scale.isin(["daily", "record"])].assign(unit=lambda d: [_unit(m, t) for m, t in zip(d.metric, d.target)])
+    page.add("table", daily[["target", "metric", "unit", "median", "q25", "q75", "worst_decile", "sites"]].set_index("target"),
+             f"Daily scores of {main} over {where}. One site in ten is worse than worst_decile.")
+    if spread.scale.nunique() > 1:
+        worst = spread[(spread.metric == "nse") & ~spread.scale.isin(["record", "annual"])]
+        page.add("table", two_digits(wide_table(worst, ["target"], "scale", "worst_decile")), f"NSE of {main} that one in ten of the {where} falls below, by time scale.")
+    if "split" in run.scores and run.scores.split.nunique() > 1 and main != "the run":
+        parts = summarise(run.scores[(run.scores.method == main) & (run.scores.scale == "daily")]).query("metric == 'nse' and target not in @steady")
+        parts = parts.sort_values("split", key=lambda c: c.map({"train": 0, "valid": 1, "test": 2}), kind="stable")
+        page.add("table", two_digits(wide_table(parts, ["target"], "split", "median")), f"Median daily NSE of {main} at the sites it was trained on, chosen with, and never saw.")
+    if len(gains := _gains(run.scores, main)):
+        page.add("table", gains, f"Daily NSE of {main} less that of other methods, paired by site: median difference, share of the sites where {main} is better, "
+                 f"number of sites, and from {TESTED} sites p of Wilcoxon's signed-rank test.")
+
 # %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c00a
 def score_part(page: Page, run: RunFiles) -> None:
     scores, where = held_out(run.scores)[0], where_scored(run.scores)
@@ -252,38 +287,3 @@ def score_part(page: Page, run: RunFiles) -> None:
         page.add("table", wide_table(annual, index, "metric", "median"),
                  f"Sums of the year (means for NDVI and fAPAR) over {where}: median bias and RMSE (gC m-2 yr-1 or mm yr-1), and correlation.")
     _main_part(page, run, *main_scores(run.scores))
-
-# %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c00aw
-def _main_part(page: Page, run: RunFiles, scores: pd.DataFrame, main: str) -> None:
-    "Scores of one method in detail: daily and by time scale, where it was trained and where not, and against other methods."
-    where, spread = where_scored(run.scores), summarise(scores)
-    steady = steady_targets(run.scores)
-    spread = spread[~(spread.target.isin(steady) & spread.metric.isin(["nse", "nnse", "kge"]))]
-    daily = spread[spread.scale.isin(["daily", "record"])].assign(unit=lambda d: [_unit(m, t) for m, t in zip(d.metric, d.target)])
-    page.add("table", daily[["target", "metric", "unit", "median", "q25", "q75", "worst_decile", "sites"]].set_index("target"),
-             f"Daily scores of {main} over {where}. One site in ten is worse than worst_decile.")
-    if spread.scale.nunique() > 1:
-        worst = spread[(spread.metric == "nse") & ~spread.scale.isin(["record", "annual"])]
-        page.add("table", two_digits(wide_table(worst, ["target"], "scale", "worst_decile")), f"NSE of {main} that one in ten of the {where} falls below, by time scale.")
-    if "split" in run.scores and run.scores.split.nunique() > 1 and main != "the run":
-        parts = summarise(run.scores[(run.scores.method == main) & (run.scores.scale == "daily")]).query("metric == 'nse' and target not in @steady")
-        parts = parts.sort_values("split", key=lambda c: c.map({"train": 0, "valid": 1, "test": 2}), kind="stable")
-        page.add("table", two_digits(wide_table(parts, ["target"], "split", "median")), f"Median daily NSE of {main} at the sites it was trained on, chosen with, and never saw.")
-    if len(gains := _gains(run.scores, main)):
-        page.add("table", gains, f"Daily NSE of {main} less that of other methods, paired by site: median difference, share of the sites where {main} is better, "
-                 f"number of sites, and from {TESTED} sites p of Wilcoxon's signed-rank test.")
-
-# %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c00aa
-TESTED = 20
-"Sites that a test of significance needs."
-
-
-def _gains(scores: pd.DataFrame, main: str) -> pd.DataFrame:
-    "What the main method gains over each other one, by target; empty where there is but one method."
-    rows = []
-    for target, wide in paired_scores(telling(scores)).items():
-        for other in wide.columns.drop([main, POSSIBLE], errors="ignore") if main in wide and (scores.scale[scores.target == target] == "daily").any() else ():
-            gain = wide[main] - wide[other]
-            p = wilcoxon(gain).pvalue if len(gain) >= TESTED and gain.any() else np.nan
-            rows.append({"target": target, "against": other, "median": gain.median(), "better": f"{100 * (gain > 0).mean():.0f} %", "p": p, "sites": len(gain)})
-    return pd.DataFrame(rows).set_index("target").dropna(axis=1, how="all") if rows else pd.DataFrame()

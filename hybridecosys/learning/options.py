@@ -78,8 +78,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
                 raise ValueError(f"the weight of {name} must not be negative, it is {value}")
 
 
-def check_training(options: "TrainingOptions") -> None:
-    """Raise `ValueError` for options of a training that make no sense, alone or beside another one."""
+def check_training(options) -> None:
+    """Raise `ValueError` for `TrainingOptions` that make no sense, alone or beside another one."""
     one_of(Nonfinite, "nonfinite", options.nonfinite)
     one_of(Keep, "keep", options.keep)
     if options.keep == "last" and options.patience:

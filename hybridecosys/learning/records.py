@@ -139,8 +139,8 @@ class Windows:
     arrays: dict
 
 
-def windows_of(batches: "WindowBatches", rows: np.ndarray, begin: np.ndarray) -> Windows:
-    """The windows of sites `rows`, positions, from days `begin` of their records on."""
+def windows_of(batches, rows: np.ndarray, begin: np.ndarray) -> Windows:
+    """The windows, of `WindowBatches`, of sites `rows`, positions, from days `begin` of their records on."""
     r, o = batches.records, batches.options
     weather = np.stack([r.weather[s, np.minimum(np.arange(d, d + o.warmup + o.window), r.weather.shape[1] - 1)] for s, d in zip(rows, begin)], 1)
     days = begin[:, None] + np.arange(o.window)

@@ -52,7 +52,7 @@ def declared(approaches: Iterable[Approach], pools: Pools) -> dict[str, tuple[st
     return layers | parts | {name: (*about, "")[:3] for a in approaches for name, about in a.units.items()}
 
 
-def known_process(model: "Model", name: str) -> str:
+def known_process(model, name: str) -> str:
     """`name`, where it is a process of the model. Raises `KeyError` with the nearest name, and all, where it is not."""
     if name in model.processes:
         return name

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['worker_environment', 'environment', 'check_main', 'check_model', 'crew', 'write_tables', 'read_study', 'Found',
-           'CrossValidation', 'do_study', 'cross_validate', 'plan_study', 'crossval_report']
+           'CrossValidation', 'do_study', 'run_study', 'cross_validate', 'plan_study', 'crossval_report']
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10003
 import ast
@@ -196,7 +196,7 @@ def _file(method: str) -> str:
 def _read_csv(file: Path) -> pd.DataFrame:
     return read_table(file)
 
-# %% ../../nbs/05_study/06_crossval.ipynb #c9a10015bs
+
 def read_study(run_dir: str | Path, cube: xr.Dataset | Sites | None, model: Model | None) -> Study:
     "The study of a finished cross-validation. Raises `FileNotFoundError` where there is none, `ValueError` for another cube or another model."
     path = as_path(run_dir)
@@ -308,6 +308,26 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
                 bar.set_postfix(done=unit.name)
                 bar.update()
 
+# %% ../../nbs/05_study/06_crossval.ipynb #c9a10012run
+def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, resume: bool, workers: int, client, progress: bool) -> CrossValidation:
+    """Do what is left of a study, write its tables, and read the result. given: parameters of the method `site`, calibrated before.
+
+    Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, `ValueError` for other settings or folds than those of the run."""
+    if not resume and used(study.path, but=("options.json", "log.txt", FILE)):
+        with run_directory(study.path, resume):  # says who is at work there
+            raise FileExistsError(f"{study.path} is in use by another run; choose another directory, or resume it")
+    with run_directory(study.path, resume), logged(study.path):
+        open_run(study.path, study.settings, resume)
+        _keep_folds(study)
+        if given is not None and not study.done(unit := study.groups("site")[0]):
+            study.folder(unit).mkdir(parents=True, exist_ok=True)
+            write_dataset(study.folder(unit) / "parameters.nc", given)
+            write_json(study.folder(unit) / "done.json", {"unit": asdict(unit), "given": True})
+        log.info("%d folds (%s), %d sites; methods %s", len(study.names), study.settings["scheme"], study.folds.site.nunique(), ", ".join(methods))
+        do_study(study, methods, workers, client, progress)
+        write_tables(study, methods)
+    return CrossValidation.load(study.path, study.data, study.model)
+
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012a
 def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
@@ -342,26 +362,12 @@ def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Seq
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    run_dir = as_path(run_dir).absolute()
-    study, methods = plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
+    study, methods = plan_study(cube, scheme, methods, as_path(run_dir).absolute(), k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
                                 calibration_options, network, sequence, sequence_training, forcing, model, training)
     if workers > 1:
         check_model(study.model)
     given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
-    if not resume and used(run_dir, but=("options.json", "log.txt", FILE)):
-        with run_directory(run_dir, resume):  # says who is at work there
-            raise FileExistsError(f"{run_dir} is in use by another run; choose another directory, or resume it")
-    with run_directory(run_dir, resume), logged(run_dir):
-        open_run(run_dir, study.settings, resume)
-        _keep_folds(study)
-        if given is not None and not study.done(unit := study.groups("site")[0]):
-            study.folder(unit).mkdir(parents=True, exist_ok=True)
-            write_dataset(study.folder(unit) / "parameters.nc", given)
-            write_json(study.folder(unit) / "done.json", {"unit": asdict(unit), "given": True})
-        log.info("%d folds (%s), %d sites; methods %s", len(study.names), scheme if folds is None else "given", study.folds.site.nunique(), ", ".join(methods))
-        do_study(study, methods, workers, client, progress)
-        write_tables(study, methods)
-    return CrossValidation.load(run_dir, study.data, study.model)
+    return run_study(study, methods, given, resume, workers, client, progress)
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10013
 def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,

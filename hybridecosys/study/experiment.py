@@ -301,8 +301,7 @@ def run_experiment(options: TrainOptions) -> dict:
     scores (DataFrame) and table (medians over the held-out sites, text). Raises FileExistsError for a directory in use, and what
     `open_cube`, `prepare_forcing` and `HybridModel` raise for what they cannot use.
     """
-    run_dir = as_path(options.out)
-    options = resumed(options) if options.resume else options
+    run_dir, options = as_path(options.out), resumed(options) if options.resume else options
     run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
     cube = load_cube(options, options.spinup)

@@ -73,7 +73,7 @@ class ModelOptions(CubeOptions):
         if self.model is not None and self.greenness != "modelled":
             raise ValueError("greenness is of WROASTED: with a model of your own, say in the model what absorbs light")
 
-
+# %% ../../nbs/05_study/01_options.ipynb #optsimulate1
 @dataclass(frozen=True, kw_only=True)
 class SimulateOptions(ModelOptions):
     """Run the model at all sites of a cube and write its output as NetCDF."""

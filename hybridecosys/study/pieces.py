@@ -83,7 +83,7 @@ def fingerprint(data: xr.Dataset) -> str:
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/05_study/05_pieces.ipynb #c9a10008a
+
 def days_of(rows: pd.DataFrame, cube: xr.Dataset) -> xr.DataArray:
     "Whether a day of a site lies in one of the rows of a table of folds, (site, time)."
     inside = np.zeros((cube.sizes["site"], cube.sizes["time"]), bool)
@@ -263,7 +263,7 @@ def at_each_site(parameters: xr.Dataset) -> xr.Dataset:
     "Parameters of a fold, arrays that are the same at all its sites repeated for each, (..., site): folds have their own."
     return parameters.assign({n: v.expand_dims(site=parameters.site).transpose(..., "site").assign_attrs(v.attrs) for n, v in parameters.items() if "site" not in v.dims})
 
-# %% ../../nbs/05_study/05_pieces.ipynb #c9a1000ab
+
 def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, pd.DataFrame]:
     "Train the sequence networks of a unit, one fold after the other; there are no parameters, but losses."
     s, losses = study.settings, []
@@ -280,7 +280,7 @@ def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> t
         losses.append(model.losses.assign(fold=fold))
     return None, pd.concat(losses, ignore_index=True)
 
-# %% ../../nbs/05_study/05_pieces.ipynb #c9a1000aba
+
 def train_trees(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, None]:
     "Train the boosted trees of a unit, one fold after the other, with the validation sites, as they choose no epoch; there are neither parameters nor losses."
     s = study.settings
