@@ -14,6 +14,7 @@ from configparser import ConfigParser
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -117,6 +118,21 @@ def test_modules_use_public_names_of_one_another():
 
 
 ROOMS = ["data", "processes", "model", "learning", "evaluation", "study"]
+
+
+def test_annotations_mean_something():
+    """Each annotation of each function and class names types that exist where it stands, and public functions annotate all of their arguments."""
+    modules = [import_module(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in sorted((ROOT / "hybridecosys").rglob("*.py")) if not p.name.startswith("_")]
+    for module in modules:
+        own = [x for x in vars(module).values() if getattr(x, "__module__", None) == module.__name__ and (inspect.isfunction(x) or inspect.isclass(x))]
+        methods = [f for x in own if inspect.isclass(x) for f in vars(x).values() if inspect.isfunction(f)]
+        for x in (*own, *methods):
+            get_type_hints(x)  # NameError, naming what is not there
+    for name in hybridecosys.__all__:
+        if inspect.isfunction(x := getattr(hybridecosys, name)):
+            signature = inspect.signature(x)
+            bare = [p.name for p in signature.parameters.values() if p.annotation is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            assert not bare and signature.return_annotation is not signature.empty, f"{name}: {bare or 'what it returns'} is not annotated"
 
 
 def test_rooms_import_one_way():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from hybridecosys import bucket, keep_programs, prepare_forcing, wroasted
 from hybridecosys.data.weather import synthetic_weather
-from hybridecosys.model import timeloop
+from hybridecosys.model import programs, timeloop
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.programs import Program, fingerprint, program_folder
 from hybridecosys.model.simulate import run
@@ -151,3 +152,14 @@ def test_another_process_finds_the_same_fingerprint(folder):
             "he.simulate(he.wroasted(), he.prepare_forcing(synthetic_weather(n_sites=1, years=1)).isel(time=slice(0, 3)), spinup='none', outputs=['gpp'])\n")
     said = [subprocess.check_output([sys.executable, "-c", code], text=True, env={**os.environ, "PYTHONHASHSEED": seed}).split() for code, seed in ((tell, "1"), (work + tell, "2"))]
     assert said[0] == said[1] and len(said[0]) == 2
+
+
+def test_what_a_process_has_noted_is_not_part_of_the_package(monkeypatch):
+    """Another thread may note a function meanwhile."""
+    class Busy(weakref.WeakKeyDictionary):
+        def items(self):
+            raise RuntimeError("dictionary changed size during iteration")
+
+    before = programs.package_fingerprint("hybridecosys.model.programs")
+    monkeypatch.setattr(programs, "_OF_FUNCTIONS", Busy())
+    assert programs.package_fingerprint("hybridecosys.model.programs") == before

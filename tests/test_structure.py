@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 import hybridecosys as he
+from hybridecosys.data.forcing import EVENTS, FORCING
 from hybridecosys.data.observations import observations
+from hybridecosys.data.sites import UNITS
 from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.hybrid import model_of
 from hybridecosys.learning.training import site_gradients
+from hybridecosys.model import plan
 from hybridecosys.model import spinup as spinning
 from hybridecosys.model.inputs import make_inputs
 from hybridecosys.model.simulate import run
@@ -241,3 +244,33 @@ def test_models_that_version_0_2_wrote_are_known():
     assert model_of(json.loads(json.dumps(old)), None, "this").name == "wroasted"
     with pytest.raises(ValueError, match="this of another model: wue differ"):
         model_of({**old, "wue": ["another", {}]}, None, "this")
+
+
+def test_a_process_that_reads_an_event_runs_where_it_happens():
+    @he.approach("felling", returns="felled", units={"felled": ("gC m-2", "plants that are felled")})
+    def fell(disturbance, plants):
+        return disturbance * plants
+
+    model = BUCKET.insert(before="respiration", felling=fell)
+    assert "felling" in [a.process for a in model.plan().approaches] and "felling" not in [a.process for a in model.plan(disturbed=False).approaches]
+    forcing = he.prepare_forcing(he.synthetic_cube(n_sites=2, years=1, spinup="none", model=BUCKET))
+    calm = he.simulate(model, forcing, spinup="none", outputs=["gpp", "nee"])
+    assert calm.nee.equals(he.simulate(BUCKET, forcing, spinup="none", outputs=["nee"]).nee)
+    assert (he.simulate(model, forcing, spinup="none", outputs=["felled"]).felled == 0).all()
+    forcing.disturbance[0, 100] = 0.5
+    felled = he.simulate(model, forcing, spinup="reference", outputs=["felled"]).felled
+    assert felled[0, 100] > 0 and (felled > 0).sum() == 1
+    with pytest.raises(ValueError, match="disturbance must lie between 0 and 1"):
+        he.simulate(model, forcing.assign(disturbance=forcing.disturbance * 3), spinup="none")
+
+
+def test_a_mortality_that_reads_no_event_runs_without_one():
+    def dieback(root, wood, leaf, reserve, litter_fast, litter_slow):
+        return root, 0.999 * wood, leaf, reserve, litter_fast, litter_slow + 0.001 * wood
+
+    model = WROASTED.replace(disturbance=dieback)
+    assert "disturbance" in [a.process for a in model.plan(disturbed=False).approaches]
+
+
+def test_weather_is_declared_once():
+    assert plan.FORCING is UNITS and list(EVENTS) == [n for n in UNITS if FORCING.event[n]]

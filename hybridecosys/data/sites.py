@@ -20,7 +20,7 @@ from .attributes import GREENNESS, cover_fractions
 from .canonical import canonical_labels
 from .choices import OUT_OF_RANGE
 from .cube import drop_leap_days, settled
-from .forcing import FORCING, INPUTS, prepare_forcing
+from .forcing import EVENTS, FORCING, INPUTS, prepare_forcing
 from .greenness import EXTRA_FORCING
 from .names import did_you_mean
 from .observations import TARGETS, observations
@@ -69,7 +69,7 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises `ValueError` naming the variable for a missing one or a wrong unit, and site, variable and date for a NaN inside a record,
     a negative value where there can be none, and for 29 February.
     """
-    names = [name for name in UNITS if name != "disturbance"]
+    names = [name for name in UNITS if name not in EVENTS]
     if missing := [name for name in names if name not in forcing]:
         raise ValueError(f"forcing lacks {', '.join(missing)}; use hybridecosys.prepare_forcing to make it from a cube")
     for name in set(UNITS) & set(forcing.data_vars):

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.cube import VARIABLES
+from ..data.forcing import EVENTS
 from ..data.greenness import EXTRA_FORCING
 from .inputs import check_dates, site_attributes
 from .simulate import complete_parameters
@@ -140,7 +141,7 @@ def daily_series(model: Model) -> dict[str, str]:
 def check_grid(forcing: xr.Dataset, cells: Sequence[str], model: Model) -> None:
     """Raise `ValueError` naming a variable that is missing, in a wrong unit, or on wrong dimensions, or the date where the days are not consecutive."""
     units = daily_series(model)
-    names = [n for n in units if n != "disturbance"]
+    names = [n for n in units if n not in EVENTS]
     if missing := [n for n in (*names, *ATTRIBUTES_OF_A_CELL) if n not in forcing]:
         raise ValueError(f"forcing lacks {', '.join(missing)}; see hybridecosys.prepare_forcing")
     for name in (n for n in units if n in forcing):

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
+from ..data.forcing import EVENTS
 from ..data.sites import YEAR, check_dates, extra_names, records  # noqa: F401 (found here, too)
 from .structure import ATTRIBUTES, FORCING
 from ..processes.soil_hydraulics import check_texture
@@ -147,14 +148,12 @@ def _ages(forcing: xr.Dataset, sites: list[str]) -> np.ndarray:
     return age
 
 
-def _disturbed(values, start, length, sites) -> bool:
-    """Whether any vegetation is killed. Raises `ValueError` for a fraction outside 0 to 1."""
-    if values is None:
-        return False
+def _disturbed(values, start, length, sites, name) -> bool:
+    """Whether an event happens inside any record. Raises `ValueError` for a fraction outside 0 to 1."""
     day = np.arange(values.shape[1])
     inside = (day >= start[:, None]) & (day < (start + length)[:, None])
     if (bad := inside & ~((values >= 0) & (values <= 1))).any():
-        raise ValueError(f"site {sites[np.argwhere(bad)[0, 0]]}: disturbance must lie between 0 and 1 on every day of the record")
+        raise ValueError(f"site {sites[np.argwhere(bad)[0, 0]]}: {name} must lie between 0 and 1 on every day of the record")
     return bool((values[inside] > 0).any())
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cay
@@ -173,7 +172,7 @@ def _placed(lanes: list[list[int]], n_blocks: np.ndarray, longest: int) -> tuple
 
 def _for_spinup(data: dict[str, np.ndarray], forcing: xr.Dataset, start: np.ndarray, length: np.ndarray, dtype) -> tuple[dict, dict]:
     """Mean season and first year of the daily forcing, name -> (day, site); a series whose attribute `spinup` is "season" has its season in both."""
-    daily = {name: values for name, values in data.items() if name != "disturbance"}
+    daily = {name: values for name, values in data.items() if name not in EVENTS}
     site, year = np.arange(len(start)), start + np.arange(YEAR)[:, None]
     first_year = {name: _gather(values, year, site, dtype) for name, values in daily.items()}
     season = {name: _season(values, start, length).astype(dtype) for name, values in daily.items()}
@@ -193,12 +192,12 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     sites = [str(s) for s in forcing.site.values]
     attributes = site_attributes(forcing, sites)
     data = {name: forcing[name].transpose("site", "time").values for name in (*FORCING, *extra_names(forcing)) if name in forcing}
-    disturbed = _disturbed(data.get("disturbance"), start, length, sites)
+    disturbed = any([_disturbed(data[name], start, length, sites, name) for name in EVENTS if name in data])
     if "stand_age_at_start" in attributes:  # its spin-up kills
         disturbed = True
         data.setdefault("disturbance", np.zeros_like(data["t_air"]))
     if not disturbed:
-        data.pop("disturbance", None)
+        data = {name: values for name, values in data.items() if name not in EVENTS}
 
     n_blocks = -(-length // block)
     longest = max(int(n_blocks.max()), least)

@@ -147,13 +147,13 @@ def _names(code: CodeType) -> set[str]:
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs15
 def package_fingerprint(*modules: str) -> str:
-    """A hash of what `modules` of the package, and all that they use of it, hold now; lists, which are notes of what a process has done, do not count."""
+    """A hash of what `modules` of the package, and all that they use of it, hold now; lists and weak dictionaries, which are notes of what a process has done, do not count."""
     found, new = set(), set(modules)
     while new:
         found |= new
         of = [getattr(x, "__module__", None) or getattr(x, "__name__", None) for m in new for x in vars(import_module(m)).values()]
         new = {m for m in of if isinstance(m, str) and m.startswith("hybridecosys.") and m in sys.modules} - found
-    said = [f"{m}.{name}={_held(x)}" for m in sorted(found) for name, x in sorted(vars(sys.modules[m]).items()) if not (name.startswith("__") or isinstance(x, list))]
+    said = [f"{m}.{name}={_held(x)}" for m in sorted(found) for name, x in sorted(vars(sys.modules[m]).items()) if not (name.startswith("__") or isinstance(x, list | weakref.WeakKeyDictionary))]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 

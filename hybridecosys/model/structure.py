@@ -22,7 +22,7 @@ import pandas as pd
 from ..data.names import did_you_mean
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS
-from .plan import ATTRIBUTES, FORCING, Plan, Pools, SPINUP_PARAMETERS, State, Step, collect_pools, find_fluxes, make_plan  # noqa: F401
+from .plan import ATTRIBUTES, FORCING, Plan, Pools, SPINUP_PARAMETERS, State, Step, collect_pools, find_fluxes, make_plan, without_events  # noqa: F401
 from ..processes import carbon, evaporation, phenology, photosynthesis, respiration, roots, snow, soil_hydraulics, soil_water, turnover
 from ..processes.process import Approach, Parameter, adopt
 
@@ -93,8 +93,8 @@ class Structure:
         return tuple(dict.fromkeys([*(n for n in self.shown if n in given), *self.pools.stores, *given]))
 
     def plan(self, disturbed: bool = True) -> Plan:
-        """The plan of a day; without the disturbance process if the forcing has none."""
-        return make_plan((a for a in self.approaches if disturbed or a.process != "disturbance"), self.order)
+        """The plan of a day; without the processes that read an event, such as a disturbance, if none happens."""
+        return make_plan(self.approaches if disturbed else without_events(self.approaches), self.order)
 
 # %% ../../nbs/03_model/01_structure.ipynb #cb98ac0cr
 class Parameters(Structure):

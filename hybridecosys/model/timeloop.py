@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from .structure import Plan, State, Step, make_plan
+from .structure import Plan, State, Step, make_plan, without_events
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #db07a9c2a
 def lookup(plan: Plan, values: Mapping, name: str) -> Array:
@@ -58,8 +58,8 @@ class Dynamics:
 
     @property
     def undisturbed(self) -> "Dynamics":
-        """The same without the disturbance process."""
-        return replace(self, plan=make_plan((a for a in self.plan.approaches if a.process != "disturbance"), self.plan.pools.declared))
+        """The same without the processes that read an event, such as a disturbance."""
+        return replace(self, plan=make_plan(without_events(self.plan.approaches), self.plan.pools.declared))
 
     def values(self, state: State, weather: Mapping[str, Array]) -> dict:
         """All values of a day by key, from the state in the morning and this day's `weather` (see `weather_values`), both (site,)."""

@@ -116,7 +116,7 @@ def _others(process: str, into: Callable | None, results: int) -> tuple[str, ...
     return arguments[results:]
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001
-def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (), *, hidden: int = 8, bounds=(0.0, 1.0), scale: Mapping[str, tuple[float, float]] | None = None,
+def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (), *, hidden: int = 8, bounds: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0), scale: Mapping[str, tuple[float, float]] | None = None,
            start: float | Sequence[float] | Callable | None = None, into: Callable | None = None, seed: int = 0, forcing: Sequence[str] = (), leaves: str | Sequence[str] = (),
            units: Mapping[str, tuple[str, str]] | None = None) -> Approach:
     """A network as an approach to `process`: `model.replace(gpp_vpd=he.neural("gpp_vpd", ["vpd_day", "co2"]))`.

@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,7 +110,7 @@ def check_model(model: Model) -> None:
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10010c
 @contextmanager
-def crew(study: Study, workers: int = 1, client=None, progress: bool = True) -> Iterator[Callable[[Unit], object]]:
+def crew(study: Study, workers: int = 1, client: Any = None, progress: bool = True) -> Iterator[Callable[[Unit], object]]:
     """What does the work: yields a function of a list of units that yields each one, with its seconds, when it is done. workers: new processes; client: a `distributed.Client` instead. Interrupted, the processes begun here are ended; what they had saved stays."""
     if client is not None:
         there = client.scatter(study, broadcast=True)
@@ -293,7 +294,7 @@ def _crossval_html(found: CrossValidation) -> str:
 CrossValidation._repr_html_ = _crossval_html
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012
-def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None, progress: bool = True) -> None:
+def do_study(study: Study, methods: Sequence[str], workers: int = 1, client: Any = None, progress: bool = True) -> None:
     "All units of some methods that are not done yet, stage by stage."
     stages = [[u for m in methods if m == "global" for u in study.groups(m)], [u for m in methods if m != "global" for u in study.groups(m)],
               [Unit(m) for m in methods]]
@@ -309,7 +310,7 @@ def do_study(study: Study, methods: Sequence[str], workers: int = 1, client=None
                 bar.update()
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012run
-def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, resume: bool, workers: int, client, progress: bool) -> CrossValidation:
+def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, resume: bool, workers: int, client: Any, progress: bool) -> CrossValidation:
     """Do what is left of a study, write its tables, and read the result. given: parameters of the method `site`, calibrated before.
 
     Raises `FileExistsError` for a directory in use, `FileNotFoundError` where there is nothing to resume, `ValueError` for other settings or folds than those of the run."""
@@ -332,7 +333,7 @@ def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, re
 def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
                    features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
                    one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
-                   workers: int = 1, client=None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
+                   workers: int = 1, client: Any = None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
                    network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
                    forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
     """Train each method on every fold and score it at what the fold holds out.
