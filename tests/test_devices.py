@@ -94,7 +94,7 @@ for many, one in zip(*both(members)):
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     """All cases at once: most of their time is compilation, and a core is seldom all there is."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # quick to compile
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"  # quick to compile, as all tests
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     said = {name: tmp_path_factory.mktemp("said") / name for name in CASES}
     running = {name: subprocess.Popen([sys.executable, "-c", SETUP + code], env=env, stdout=subprocess.DEVNULL, stderr=said[name].open("w"))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['YEAR', 'UNITS', 'USUAL', 'extra_names', 'check_dates', 'records', 'without_days', 'drives', 'best_stretch', 'cut',
-           'Sites', 'select_sites', 'hide_seen', 'keep_best', 'prepare', 'join', 'renamed', 'prepared', 'cube_of',
-           'unprepared', 'options_of', 'names_of', 'check_agreed', 'weather_of', 'observed_of', 'as_html', 'site_days']
+           'Sites', 'select_sites', 'hide_seen', 'keep_best', 'prepare', 'join', 'renamed', 'check_agreed', 'prepared',
+           'cube_of', 'unprepared', 'options_of', 'names_of', 'weather_of', 'observed_of', 'as_html', 'site_days']
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesimports1
 from collections.abc import Mapping, Sequence
@@ -224,6 +224,14 @@ def renamed(sites: Sites, names: Sequence[str]) -> Sites:
 USUAL = dict(prepare_forcing.__kwdefaults__)
 
 
+def check_agreed(sites: Sites, options: Mapping | None) -> None:
+    """Raise `ValueError` where sites were prepared with other options than these."""
+    mine, theirs = ({n: tuple(v) if isinstance(v, list) else v for n, v in {**USUAL, **o}.items()} for o in (options or {}, sites.options))
+    if differ := [n for n in mine if mine[n] != theirs.get(n)]:
+        name = differ[0]
+        raise ValueError(f"the sites were prepared with {name}={theirs.get(name)!r}, but {name}={mine[name]!r} is asked for: prepare them so, or give these options to the model, forcing={dict(sites.options)}")
+
+# %% ../../nbs/01_data/19_sites.ipynb #sitesgiven02b
 def prepared(given: xr.Dataset | Sites, options: Mapping | None = None) -> Sites:
     """Sites as they were given, or the cube that was given prepared with `options`. Raises `ValueError` naming an option that sites were prepared with otherwise."""
     if not isinstance(given, Sites):
@@ -253,14 +261,6 @@ def options_of(given: xr.Dataset | Sites, options: Mapping | None) -> Mapping | 
 def names_of(given: xr.Dataset | Sites) -> list[str]:
     """Names of the sites of a cube, or of what was prepared."""
     return list(given.names) if isinstance(given, Sites) else [str(s) for s in canonical_labels(given).site.values]
-
-
-def check_agreed(sites: Sites, options: Mapping | None) -> None:
-    """Raise `ValueError` where sites were prepared with other options than these."""
-    mine, theirs = ({n: tuple(v) if isinstance(v, list) else v for n, v in {**USUAL, **o}.items()} for o in (options or {}, sites.options))
-    if differ := [n for n in mine if mine[n] != theirs.get(n)]:
-        name = differ[0]
-        raise ValueError(f"the sites were prepared with {name}={theirs.get(name)!r}, but {name}={mine[name]!r} is asked for: prepare them so, or give these options to the model, forcing={dict(sites.options)}")
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven03
 def weather_of(given: xr.Dataset | Sites, options: Mapping | None = None) -> tuple[xr.Dataset, tuple[np.ndarray, np.ndarray]]:

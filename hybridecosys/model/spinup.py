@@ -166,9 +166,8 @@ def _geometric(r: Array, n: Array) -> Array:
 def _extrapolate(pools: Pools, before: State, middle: State, now: State, n: Array, static: Mapping) -> State:
     """The quick pools `n` years after `now`, from the states of three years in a row; `static` has by name what limits them (`Pool.full`)."""
     names = [name for name in now if pools.state[name].group != "memory"]
-    stacked = lambda values: jnp.stack(jnp.broadcast_arrays(*values))  # all pools at once: (pool, site)
-    first, middle, x = (stacked([state[name] for name in names]) for state in (before, middle, now))
-    first, second = middle - first, x - middle
+    before, middle, x = (jnp.stack([state[name] for name in names]) for state in (before, middle, now))  # all pools at once: (pool, site)
+    first, second = middle - before, x - middle
     far = jnp.abs(second) * n / (1e-4 * (jnp.abs(x) + 0.1))
     moving = (first * second > 0) & (far > 1)
     slows, sudden = moving & (jnp.abs(second) < jnp.abs(first)), moving & (jnp.abs(second) > SUDDEN * jnp.abs(first))
@@ -176,7 +175,7 @@ def _extrapolate(pools: Pools, before: State, middle: State, now: State, n: Arra
     times = r * _geometric(r, n)
     y = x + jnp.where(far < 2, far - 1, 1) * second * jnp.where(times > FARTHEST, FARTHEST, times)
     carbon = jnp.array([[pools.state[name].group == "carbon"] for name in names])
-    full = stacked([*(_full(pools, name, static) for name in names), x[0]])[:-1]
+    full = jnp.stack([jnp.broadcast_to(_full(pools, name, static), x[0].shape) for name in names])
     most, least = jnp.where(carbon & (LEAP * x < full), LEAP * x, full), jnp.where(carbon, x / LEAP, 0)
     y = jnp.where(y > most, most, jnp.where(y < least, least, y))
     return {**now, **dict(zip(names, jnp.where(moving, y, x), strict=True))}

@@ -27,6 +27,7 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
+# %% ../../nbs/05_study/06_crossval.ipynb #c9a10003b
 from ..data.choices import as_path
 from ..data.cube import read_table
 from ..data.features import check_groups, site_features
