@@ -1,6 +1,6 @@
 """Run all notebooks, or those under a path, in one process (parallel workers fork, and JAX does not survive a fork), and leave without taking the interpreter down piece by piece, which takes minutes after a hundred of them.
 
-Programs are compiled without optimisation, as those of the tests are (tests/conftest.py), in less than half the time. A second process compiles as a user's does: for the notebooks whose programs run for longer than that saves."""
+Programs are compiled without optimisation, as those of the tests are (tests/conftest.py), in less than half the time. A second process, beside the first, compiles as a user's does: for the notebooks whose programs run for longer than that saves."""
 
 import os
 import runpy
@@ -11,7 +11,8 @@ from pathlib import Path
 LONG = "06_parity|12_neural"
 
 if len(sys.argv) < 2:
-    sys.exit(subprocess.call([sys.executable, __file__, "quick"]) | subprocess.call([sys.executable, __file__, "long"]))
+    both = [subprocess.Popen([sys.executable, __file__, which]) for which in ("long", "quick")]
+    sys.exit(any([process.wait() for process in both]))
 if sys.argv[1] == "quick":  # before JAX is imported
     runpy.run_path(str(Path(__file__).parents[1] / "tests" / "conftest.py"))
 
