@@ -88,7 +88,7 @@ def test_max_gap_is_an_option():
         prepare_forcing(bad, max_gap=6)
     with pytest.raises(ValueError, match="1 days, 2003-02-10"):
         prepare_forcing(put(small_cube(), "P_F", NAN), max_gap=0)
-    with pytest.raises(ValueError, match="on_gap='skip'"):
+    with pytest.raises(ValueError, match="on_gap must be one of error, longest, not 'skip'"):
         prepare_forcing(small_cube(), on_gap="skip")
 
 

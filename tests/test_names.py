@@ -1,5 +1,6 @@
 """A misspelled name is answered with the one that was meant, whatever it names; what is no cube, with the call that makes one."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -7,9 +8,11 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.data.features import check_groups
 from hybridecosys.data.fluxnet import sample_path
+from hybridecosys.data.greenness import extra_forcing
 from hybridecosys.data.observations import TARGETS
-from hybridecosys.data.weather import synthetic_weather
-from hybridecosys.evaluation.metrics import check_scales
+from hybridecosys.data.weather import draw_climate, synthetic_weather
+from hybridecosys.evaluation.metrics import check_scales, site_table
+from hybridecosys.study.folds import check_folds, make_folds
 from hybridecosys.study.options import TrainOptions, check_keys
 from hybridecosys.study.pieces import check_methods
 from hybridecosys.learning.options import CalibrationOptions, NetworkOptions, TrainingOptions, make_options
@@ -40,6 +43,17 @@ MEANT = {
     "option of training": (lambda cube: make_options(TrainingOptions, {"learning_rte": 1}), "learning_rate"),
     "option of calibration": (lambda cube: he.calibrate(he.wroasted(), cube, step=2), "steps"),
     "attribute of a site": (lambda cube: he.read_fluxnet(sample_path(), latitud=1), "latitude"),
+    "spin-up": (lambda cube: he.simulate(he.wroasted(), he.prepare_forcing(cube), spinup="referense"), "reference"),
+    "gap": (lambda cube: he.prepare_forcing(cube, on_gap="longst"), "longest"),
+    "value out of range": (lambda cube: he.observations(cube, out_of_range="mising"), "missing"),
+    "scheme": (lambda cube: make_folds(cube, "kfolds"), "kfold"),
+    "part of a fold": (lambda cube: check_folds(pd.DataFrame({"fold": ["1"], "site": ["a"], "part": ["trian"]}), cube), "train"),
+    "method of calibration": (lambda cube: he.calibrate(he.wroasted(), cube, method="gradients"), "gradient"),
+    "activation": (lambda cube: NetworkOptions(activation="gelo"), "gelu"),
+    "scope": (lambda cube: he.Parameter(1.0, 0, 2, "1", "slope", scope="globel"), "global"),
+    "climate": (lambda cube: draw_climate(np.random.default_rng(0), "tundrra"), "tundra"),
+    "series of one's own": (lambda cube: extra_forcing(cube, cube.TA_F.notnull(), ["greeness"]), "greenness"),
+    "site of a split": (lambda cube: site_table(cube, {f"{cube.site.values[0]}x": "train"}), "{site}"),
 }
 
 
@@ -47,7 +61,7 @@ MEANT = {
 @pytest.mark.filterwarnings("ignore")
 def test_the_name_that_was_meant(cube, what):
     call, meant = MEANT[what]
-    with pytest.raises((AttributeError, KeyError, TypeError, ValueError), match=f"did you mean ['\\\\]+{meant}"):
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError), match=f"did you mean ['\\\\]+{meant.format(site=cube.site.values[0])}"):
         call(cube)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, OutOfRange, check_choice, is_url, local_path
+from .choices import OUT_OF_RANGE, OutOfRange, is_url, local_path
+from .names import one_of
 from .plausible import warn_implausible
 from .canonical import REQUIRED, REQUIRED_SITE, VARIABLES, canonical, check_dates, check_units, place_of, require_dataset, settle_bounds
 from .canonical import IGBP, UNKNOWN, canonical_labels, check_bounds, drop_leap_days, igbp_class, is_leap_day, span_of  # noqa: F401 (found here, too)
@@ -117,7 +118,7 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True, out_of_range: str 
     Numbers inside their bounds that look as if of another unit or sign are warned of, and told by attrs["implausible"] (see `implausible`).
     Raises ValueError, naming variable, site, date and value, or the unit found and the one expected.
     """
-    check_choice(OutOfRange, out_of_range=out_of_range)
+    one_of("out_of_range", out_of_range, OutOfRange)
     ds = _check_layout(ds)
     needed = REQUIRED + (REQUIRED_SITE if attributes else [])
     missing = [v for v in needed if v not in ds.data_vars]
@@ -135,7 +136,7 @@ def settled(cube: xr.Dataset, options: Mapping | None = None) -> xr.Dataset:
     With the default, "error", nothing is checked here: `prepare_forcing` and `observations` do so. Raises as `canonical` does.
     """
     choice = (options or {}).get("out_of_range", OUT_OF_RANGE)
-    check_choice(OutOfRange, out_of_range=choice)
+    one_of("out_of_range", choice, OutOfRange)
     cube = canonical(cube)
     return cube if choice == OUT_OF_RANGE else keep_notes(*_settle(cube, choice))
 

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from .attributes import cover_fractions, plant_form, soil_texture
-from .choices import ON_GAP, OUT_OF_RANGE, OnGap, check_choice
+from .choices import ON_GAP, OUT_OF_RANGE, OnGap
 from .cube import VARIABLES, span_of, check_bounds, drop_leap_days, keep_notes, validate_cube
 from hybridecosys.data.derived import (
     CO2_SOURCE,
@@ -28,6 +28,7 @@ from hybridecosys.data.derived import (
     saturation_pressure,
 )
 from .greenness import extra_forcing
+from .names import one_of
 from .stand_age import stand_age as age_of_stands
 from .units import convert
 
@@ -304,7 +305,7 @@ def _attributes(cube: xr.Dataset, greenness: bool, texture: str) -> xr.Dataset:
 # %% ../../nbs/01_data/06_forcing.ipynb #84ff1dceb
 def check_preparation(max_gap: int, on_gap: str, albedo: float, rg_tolerance: float) -> None:
     "Raise `ValueError` for options of `prepare_forcing` that make no sense."
-    check_choice(OnGap, on_gap=on_gap)
+    one_of("on_gap", on_gap, OnGap)
     if max_gap < 0:
         raise ValueError(f"max_gap={max_gap} is below 0")
     if not 0 <= albedo <= 1:

@@ -133,5 +133,5 @@ EXTRA_FORCING: dict[str, ExtraForcing] = {
 def extra_forcing(cube: xr.Dataset, record: xr.DataArray, names: Sequence[str]) -> xr.Dataset:
     """The series `names`, (site, time), inside `record`. Raises `KeyError` for a name that is not in `EXTRA_FORCING`, and `ValueError` as its `prepare` does."""
     if unknown := [n for n in names if n not in EXTRA_FORCING]:
-        raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; add it to EXTRA_FORCING, which knows {', '.join(EXTRA_FORCING)}")
+        raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; add it to EXTRA_FORCING{did_you_mean(unknown[0], EXTRA_FORCING)}")
     return xr.merge([EXTRA_FORCING[n].prepare(cube, record) for n in names], combine_attrs="override") if names else xr.Dataset()

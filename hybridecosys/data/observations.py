@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .names import did_you_mean
-from .choices import OUT_OF_RANGE, OutOfRange, check_choice
+from .names import did_you_mean, one_of
+from .choices import OUT_OF_RANGE, OutOfRange
 from .cube import VARIABLES, canonical, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
 
@@ -75,7 +75,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
     if targets is not None and (driving := [t for t in wanted if TARGETS.variable[t] in without]):
         raise ValueError(f"target {driving[0]}: {TARGETS.variable[driving[0]]} drives this model, or the model gives nothing to compare it with, so it cannot be a target")
     wanted = [t for t in wanted if TARGETS.variable[t] not in without]
-    check_choice(OutOfRange, out_of_range=out_of_range)
+    one_of("out_of_range", out_of_range, OutOfRange)
     cube, notes = drop_leap_days(canonical(cube)), []
     out = xr.Dataset(coords={"site": cube["site"], "time": cube["time"]})
     for target in wanted:

@@ -21,6 +21,7 @@ from .choices import OUT_OF_RANGE, local_path
 from .cube import IGBP, UNKNOWN, VARIABLES, settled, validate_cube
 from .features import KOPPEN
 from .halfhourly import QUALITY_CODES, to_days
+from .names import did_you_mean
 from .units import convert
 
 # %% ../../nbs/01_data/14_stores.ipynb #storesindtable
@@ -273,7 +274,7 @@ def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET20
     sites, have = [sites] if isinstance(sites, str) else list(sites), labels(ds["site"].values)
     unknown = [s for s in sites if s not in have]
     if unknown or not sites:
-        raise ValueError(f"site {', '.join(unknown)} is not in the store" if unknown else f"sites: none chosen, of {len(have)}: {', '.join(have[:8])}, ...")
+        raise ValueError(f"site {', '.join(unknown)} is not in the store{did_you_mean(unknown[0], have)}" if unknown else f"sites: none chosen, of {len(have)}: {', '.join(have[:8])}, ...")
     parts = []
     for site in tqdm(sites, desc="sites", disable=not progress):
         one = ds.isel(site=[int(np.flatnonzero(have == site)[0])])

@@ -18,6 +18,7 @@ from scipy.signal import lfilter
 from .bioclim import aridity_index, koppen_from_weather
 from .cube import VARIABLES
 from .derived import default_co2, potential_radiation, saturation_pressure
+from .names import did_you_mean
 from .units import MJ_PER_W
 
 # %% ../../nbs/01_data/10_weather.ipynb #e33fd0ca
@@ -47,7 +48,7 @@ _LOG_SPREAD = {"t_range": 0.08, "t_noise": 0.08, "p_year": 0.15, "dew_offset": 0
 def draw_climate(rng: np.random.Generator, name: str) -> dict:
     "One site's climate: the row `name` of `CLIMATES`, perturbed; 3 K colder per 1000 m above the row's elevation."
     if name not in CLIMATES.index:
-        raise ValueError(f"unknown climate {name!r}: one of {', '.join(CLIMATES.index)}")
+        raise ValueError(f"unknown climate {name!r}{did_you_mean(name, CLIMATES.index)}")
     c = dict(CLIMATES.loc[name])
     for k, sd in _SPREAD.items():
         c[k] += sd * rng.normal()
@@ -153,7 +154,7 @@ def draw_igbp(rng: np.random.Generator, koppen: str) -> str:
     "IGBP class that occurs under the Koeppen class `koppen`; the k-th of n has weight n - k + 1."
     prefix = max((k for k in _COVER if koppen.startswith(k)), key=len, default=None)
     if prefix is None:
-        raise ValueError(f"unknown Koeppen-Geiger class {koppen!r}")
+        raise ValueError(f"unknown Koeppen-Geiger class {koppen!r}; it begins with one of {' '.join(_COVER)}")
     classes = _COVER[prefix].split()
     weight = np.arange(len(classes), 0, -1.0)
     return str(rng.choice(classes, p=weight / weight.sum()))

@@ -271,7 +271,7 @@ def _placed_scores(scores: pd.DataFrame, sites: pd.DataFrame, targets: Sequence[
         raise ValueError(f"say which method to draw: {', '.join(dict.fromkeys(known.method))}")
     unknown = sorted(set(known.site) - set(sites.site))
     if unknown:
-        raise ValueError(f"no place is known for sites {', '.join(unknown[:10])}")
+        raise ValueError(f"no place is known for sites {', '.join(unknown[:10])}{did_you_mean(unknown[0], sites.site)}")
     table = scores[scores.target.isin(targets) & (scores.scale == scale)].merge(sites[["site", "latitude", "longitude"]], on="site")
     table["longitude"] = (table.longitude + 180) % 360 - 180
     if metric in ("rmse", "bias") and "unit" in table and table.unit.nunique() > 1:

@@ -307,7 +307,7 @@ def site_table(cube: xr.Dataset | Sites, split: Mapping[str, str] | None = None)
     if split is not None:
         unknown = sorted(set(split) - set(table.site))
         if unknown:
-            raise ValueError(f"split names sites that the cube lacks: {', '.join(unknown[:10])}")
+            raise ValueError(f"split names sites that the cube lacks: {', '.join(unknown[:10])}{did_you_mean(unknown[0], table.site)}")
         table["split"] = table.site.map(split)
     return table
 

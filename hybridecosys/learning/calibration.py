@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..data.cube import read_table
 from ..data.files import read_arrays, write_arrays, write_dataset, write_table
+from ..data.names import one_of
 from ..data.observations import TARGETS
 from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
@@ -267,8 +268,7 @@ def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", 
     Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
     another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    one_of("method", method, METHODS)
     options = make_options(CalibrationOptions, options)
     names_of(cube)  # what is no cube stops here
     with run_directory(run_dir, resume) as run_dir:

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
+from ..data.names import one_of
 from ..data.sites import Sites, as_html, cube_of
 from .batches import Batches, Member, validation_batch
 from .network import learned_table, make_network, predicted
@@ -45,8 +46,7 @@ class HybridParts(Predictor):
     def __init__(self, model: Model, features: Sequence[str] | None = None, seed: int = 0, *, learned: Sequence[str] | None = None,
                  spinup: str = "accelerated", network: NetworkOptions | None = None, forcing: Mapping | None = None,
                  start: Mapping[str, float] | None = None, shared: Sequence[str] | None = None):
-        if spinup not in SPINUPS:
-            raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
+        one_of("spinup", spinup, SPINUPS)
         self.structure = model.for_training()
         self.shared = tuple(self.structure.for_all if learned is None else ()) if shared is None else tuple(shared)
         self.model = once_for_all(self.structure, self.shared)

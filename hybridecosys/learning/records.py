@@ -16,6 +16,7 @@ import xarray as xr
 from flax import nnx
 from jax import Array
 
+from ..data.names import one_of
 from ..data.observations import TARGETS
 from ..data.sites import Sites, weather_of
 from .batches import Member, noisy
@@ -45,8 +46,7 @@ class SequenceOptions:
     windows: int = 5
 
     def __post_init__(self):
-        if self.cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        one_of("cell", self.cell, CELLS)
         at_least("a sequence network", self, hidden=1, embed=1, windows=1, window=MIN_DAYS, warmup=0)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")

@@ -156,7 +156,7 @@ class PlainModel(Predictor):
         super().__init__(features, seed, forcing)
         self.options = options or self.shape()
         if unknown := [name for name in self.extra if name not in EXTRA_FORCING]:
-            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; EXTRA_FORCING knows {', '.join(EXTRA_FORCING)}")
+            raise KeyError(f"nobody has said how to prepare the forcing {unknown[0]!r}; add it to EXTRA_FORCING{did_you_mean(unknown[0], EXTRA_FORCING)}")
         self.driving_variables = tuple(v for name in self.extra for v in EXTRA_FORCING[name].inputs)
 
     @property

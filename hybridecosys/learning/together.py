@@ -11,6 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from ..data.names import did_you_mean
 from ..data.sites import Sites, names_of, prepared
 from .batches import Member
 from .hybrid import HybridModel, train_members
@@ -31,7 +32,7 @@ def check_members(hybrids, names: Sequence[str], train_sites, valid_sites) -> No
     known = set(names)
     for i, (mine, checked) in enumerate(zip(train_sites, valid_sites)):
         if unknown := [s for s in (*mine, *checked) if s not in known]:
-            raise ValueError(f"member {i}: site {unknown[0]} is not in the cube")
+            raise ValueError(f"member {i}: site {unknown[0]} is not in the cube{did_you_mean(unknown[0], names)}")
         if both := sorted(set(mine) & set(checked)):
             raise ValueError(f"member {i}: {both[0]} is both a training and a validation site")
         if not len(mine):

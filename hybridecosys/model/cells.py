@@ -19,6 +19,7 @@ import xarray as xr
 from ..data.cube import VARIABLES
 from ..data.forcing import EVENTS
 from ..data.greenness import EXTRA_FORCING
+from ..data.names import did_you_mean
 from .inputs import check_dates, site_attributes
 from .simulate import complete_parameters
 from .structure import FORCING, Model
@@ -119,7 +120,7 @@ def tile_shape(forcing: xr.Dataset, cells: Sequence[str], tile: Mapping[str, int
     """
     tile = dict(tile or {})
     if unknown := [d for d in tile if d not in cells]:
-        raise ValueError(f"tile names {unknown[0]!r}; the dimensions of the grid are {', '.join(cells)}")
+        raise ValueError(f"tile names {unknown[0]!r}, which is no dimension of the grid{did_you_mean(unknown[0], cells)}")
     if small := [d for d in tile if tile[d] < 1]:
         raise ValueError(f"a tile of {tile[small[0]]} cells along {small[0]}")
     chunks = {}

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.files import NEW, holder, locked
+from ..data.names import one_of
 from .cells import ATTRIBUTES_OF_A_CELL, Job, LANES, flattened, cell_dims, cell_names, cells_to_sites, check_grid, daily_series, grid_parameters, land_cells, plain_dates, tile_shape, tiles
 from .cells import sites_to_cells  # noqa: F401 (found here, too)
 from .devices import keep_memory, widen
@@ -256,8 +257,7 @@ def run_tasks(tasks: Iterable[tuple]) -> Iterable[int]:
 # %% ../../nbs/03_model/09_grid.ipynb #430867cw
 def check_run_of_grid(forcing: xr.Dataset, spinup: str, dtype: str) -> None:
     """Raise `ValueError` for a spin-up or a dtype that there is not, and for a forcing too short to spin up with."""
-    if spinup not in SPINUPS:
-        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
+    one_of("spinup", spinup, SPINUPS)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     if spinup != "none" and forcing.sizes["time"] < YEAR:

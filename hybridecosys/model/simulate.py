@@ -24,7 +24,7 @@ from jax import Array
 
 from .. import __version__
 from ..data.forcing import EVENTS
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, one_of
 from ..data.export import CONVENTIONS, NAMES
 from ..data.sites import Sites, weather_of
 from .devices import lane_multiple, share_out, widen
@@ -160,7 +160,7 @@ def read_state(run: xr.Dataset, sites: Sequence[str], dtype, pools: Pools) -> St
         raise ValueError(f"the state to start from lacks {', '.join(missing)}: it is that of another model")
     known = {str(s): i for i, s in enumerate(run.site.values)}
     if absent := [str(s) for s in sites if str(s) not in known]:
-        raise ValueError(f"the state to start from has no site {absent[0]}")
+        raise ValueError(f"the state to start from has no site {absent[0]}{did_you_mean(absent[0], known)}")
     rows = [known[str(s)] for s in sites]
     state = {n: run[name].sel({dim: n}).values[rows].astype(dtype) for name, (dim, names, _) in variables.items() for n in names}
     for name, values in state.items():
@@ -296,8 +296,7 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount. Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable
     values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
     """
-    if spinup not in SPINUPS:
-        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {spinup!r}")
+    one_of("spinup", spinup, SPINUPS)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
     one_process()

@@ -18,6 +18,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from ..data.names import one_of
 from .inputs import Inputs
 from .regrowth import grown_again
 from .structure import Model, Plan, Pools, State
@@ -409,8 +410,7 @@ def spin_up(dynamics: Dynamics, inputs: Inputs, kind: str) -> State:
 
     Where the sites have a `stand_age_at_start`, their vegetation is cleared at the end and grows again (see `grown_again`). Raises `ValueError` for another kind, or where a record is shorter than the year that is to be repeated.
     """
-    if kind not in SPINUPS:
-        raise ValueError(f"spinup must be one of {', '.join(SPINUPS)}, not {kind!r}")
+    one_of("spinup", kind, SPINUPS)
     calm, age = dynamics.undisturbed, dynamics.static.get("stand_age_at_start")
     if kind == "none":
         if age is not None:

@@ -20,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..data.names import one_of
+
 # %% ../../nbs/02_processes/01_process.ipynb #8127281ba
 SCOPES = ("site", "global", "fixed")
 
 
 def _check_parameter(p: "Parameter", scope: str, shape: tuple[int, ...], default: np.ndarray) -> None:
     """Raise `ValueError` for a scope that is unknown or contradicts the rest, and for a default of another shape or outside the bounds."""
-    if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r} ({p.description})")
+    one_of(f"the scope of a parameter ({p.description})", scope, SCOPES)
     if p.learned and scope == "fixed":
         raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({p.description})")
     if shape and scope == "site":

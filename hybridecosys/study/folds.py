@@ -22,6 +22,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from ..data.attributes import COVER
 from ..data.bioclim import koppen_from_weather
 from ..data.cube import IGBP, UNKNOWN, canonical
+from ..data.names import did_you_mean, one_of
 from ..data.observations import observations
 from ..data.sites import Sites, unprepared
 from .options import WITHIN
@@ -203,6 +204,7 @@ def make_folds(cube: xr.Dataset | Sites, scheme: str = "kfold", k: int = 10, see
     fewer sites are left out with their relatives ("type", "climate"). within: sites within so many km of each other, and those of one cluster, stay in one part of a
     fold, as `neighbourhoods` finds them (0: every site for itself). Same seed, same folds, whatever the order of the sites.
     """
+    one_of("scheme", scheme, SCHEMES)
     cube = unprepared(cube)
     if scheme == "kfold":
         return k_folds(cube, k, seed, valid_fraction, within)
@@ -210,9 +212,7 @@ def make_folds(cube: xr.Dataset | Sites, scheme: str = "kfold", k: int = 10, see
         return leave_group_out(cube, type_groups(cube, min_sites), seed, valid_fraction, min_sites, within)
     if scheme == "climate":
         return leave_group_out(cube, climate_groups(cube, min_sites), seed, valid_fraction, min_sites, within)
-    if scheme == "time":
-        return time_blocks(cube, seed, valid_fraction, within)
-    raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
+    return time_blocks(cube, seed, valid_fraction, within)
 
 # %% ../../nbs/05_study/04_folds.ipynb #a3df5b76a
 def check_folds(folds: pd.DataFrame, cube: xr.Dataset | Sites) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def check_folds(folds: pd.DataFrame, cube: xr.Dataset | Sites) -> pd.DataFrame:
     folds = folds.assign(**{c: folds[c] if c in folds else pd.NaT for c in ("begin", "end")})
     folds = folds.astype({"fold": str, "site": str, "begin": "datetime64[s]", "end": "datetime64[s]"})[["fold", "site", "part", "begin", "end"]]
     if unknown := sorted(set(folds.part) - set(PARTS)):
-        raise ValueError(f"part {unknown[0]!r} is none of {', '.join(PARTS)}")
+        raise ValueError(f"part {unknown[0]!r} unknown{did_you_mean(unknown[0], PARTS)}")
     cube = canonical(unprepared(cube))
     if absent := sorted(set(folds.site) - set(cube.site.values.astype(str))):
         raise ValueError(f"site {absent[0]} of the folds is not in the cube")
