@@ -223,7 +223,7 @@ def test_one_bad_day_is_an_error_a_gap_or_clipped_as_asked(name, value, clipped)
     with pytest.warns(UserWarning, match="1 set missing"):
         gap = prepare_forcing(bad, out_of_range="missing")
     assert gap.interpolated_days.sel(input=name, site="XX-Bbb") == 1 and name in gap.attrs["out_of_range"]
-    with pytest.raises(ValueError, match="out_of_range='skip'"):
+    with pytest.raises(ValueError, match="out_of_range must be one of error, missing, clip, not 'skip'"):
         prepare_forcing(bad, out_of_range="skip")
 
 
