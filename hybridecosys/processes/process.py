@@ -28,7 +28,7 @@ SCOPES = ("site", "global", "fixed")
 
 def _check_parameter(p: "Parameter", scope: str, shape: tuple[int, ...], default: np.ndarray) -> None:
     """Raise `ValueError` for a scope that is unknown or contradicts the rest, and for a default of another shape or outside the bounds."""
-    one_of(f"the scope of a parameter ({p.description})", scope, SCOPES)
+    one_of(f"scope of {p.description!r}" if p.description else "scope", scope, SCOPES)
     if p.learned and scope == "fixed":
         raise ValueError(f"a parameter cannot be learned and have the scope 'fixed' ({p.description})")
     if shape and scope == "site":
