@@ -258,8 +258,7 @@ def run_tasks(tasks: Iterable[tuple]) -> Iterable[int]:
 def check_run_of_grid(forcing: xr.Dataset, spinup: str, dtype: str) -> None:
     """Raise `ValueError` for a spin-up or a dtype that there is not, and for a forcing too short to spin up with."""
     one_of("spinup", spinup, SPINUPS)
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    one_of("dtype", dtype, ("float32", "float64"))
     if spinup != "none" and forcing.sizes["time"] < YEAR:
         raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
 

@@ -297,8 +297,7 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
     """
     one_of("spinup", spinup, SPINUPS)
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    one_of("dtype", dtype, ("float32", "float64"))
     one_process()
     outputs = chosen_outputs(model, outputs)
     forcing, (start, length) = weather_of(forcing, model.forcing_options())

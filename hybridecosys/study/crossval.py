@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['worker_environment', 'environment', 'check_main', 'check_model', 'crew', 'write_tables', 'read_study', 'Found',
-           'CrossValidation', 'do_study', 'run_study', 'cross_validate', 'plan_study', 'crossval_report']
+           'CrossValidation', 'do_study', 'run_study', 'plan_study', 'cross_validate', 'crossval_report']
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10003
 import ast
@@ -286,14 +286,6 @@ class CrossValidation(Found):
         path = study.path
         return cls(study, _read_csv(path / "scores.csv"), _read_csv(path / "losses.csv") if (path / "losses.csv").is_file() else None, _read_csv(path / "sites.csv"))
 
-# %% ../../nbs/05_study/06_crossval.ipynb #cvhtmlcell
-def _crossval_html(found: CrossValidation) -> str:
-    rows = {"methods": ", ".join(found.methods), "sites": found.scores.site.nunique(), "folds": len(found.study.names)}
-    return as_html("Cross-validation", rows, {"daily NSE, median and quartiles over sites": found.table()})
-
-
-CrossValidation._repr_html_ = _crossval_html
-
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012
 def do_study(study: Study, methods: Sequence[str], workers: int = 1, client: Any = None, progress: bool = True) -> None:
     "All units of some methods that are not done yet, stage by stage."
@@ -329,47 +321,6 @@ def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, re
         do_study(study, methods, workers, client, progress)
         write_tables(study, methods)
     return CrossValidation.load(study.path, study.data, study.model)
-
-# %% ../../nbs/05_study/06_crossval.ipynb #c9a10012a
-def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
-                   features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
-                   workers: int = 1, client: Any = None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
-                   network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
-                   forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
-    """Train each method on every fold and score it at what the fold holds out.
-
-    Parameters
-    ----------
-    cube: as `open_cube` returns it, or what `prepare` gives. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
-        validation sites (the default) all other sites train.
-    methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
-        added. `resume` may name more methods than were begun with.
-    run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
-        `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
-        by default all. All that the cube carries are scored.
-    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
-    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
-        directory. Neither changes the result.
-    calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
-    network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
-    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
-
-    Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
-    naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
-    trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
-    """
-    if workers < 1 or (client is not None and workers > 1):
-        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
-    if workers > 1:
-        check_main()
-    study, methods = plan_study(cube, scheme, methods, as_path(run_dir).absolute(), k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
-                                calibration_options, network, sequence, sequence_training, forcing, model, training)
-    if workers > 1:
-        check_model(study.model)
-    given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
-    return run_study(study, methods, given, resume, workers, client, progress)
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10013
 def plan_study(cube, scheme, methods, run_dir, k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
@@ -431,6 +382,55 @@ def _keep_folds(study: Study) -> None:
             raise ValueError(f"the folds of {file} are others than those asked for")
         return
     write_table(file, study.folds)
+
+# %% ../../nbs/05_study/06_crossval.ipynb #c9a10012a
+def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
+                   features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
+                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
+                   workers: int = 1, client: Any = None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
+                   network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
+                   forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
+    """Train each method on every fold and score it at what the fold holds out.
+
+    Parameters
+    ----------
+    cube: as `open_cube` returns it, or what `prepare` gives. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
+        validation sites (the default) all other sites train.
+    methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
+        added. `resume` may name more methods than were begun with.
+    run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
+        `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
+    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
+        by default all. All that the cube carries are scored.
+    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
+    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
+        directory. Neither changes the result.
+    calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
+    network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
+    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
+
+    Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
+    naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
+    trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
+    """
+    if workers < 1 or (client is not None and workers > 1):
+        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
+    if workers > 1:
+        check_main()
+    study, methods = plan_study(cube, scheme, methods, as_path(run_dir).absolute(), k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
+                                calibration_options, network, sequence, sequence_training, forcing, model, training)
+    if workers > 1:
+        check_model(study.model)
+    given = _given_calibration(calibration, study) if "site" in methods and calibration is not None else None
+    return run_study(study, methods, given, resume, workers, client, progress)
+
+# %% ../../nbs/05_study/06_crossval.ipynb #cvhtmlcell
+def _crossval_html(found: CrossValidation) -> str:
+    rows = {"methods": ", ".join(found.methods), "sites": found.scores.site.nunique(), "folds": len(found.study.names)}
+    return as_html("Cross-validation", rows, {"daily NSE, median and quartiles over sites": found.table()})
+
+
+CrossValidation._repr_html_ = _crossval_html
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:
