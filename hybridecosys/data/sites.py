@@ -25,11 +25,11 @@ from .greenness import EXTRA_FORCING
 from .names import did_you_mean
 from .observations import TARGETS, observations
 
-# %% ../../nbs/01_data/19_sites.ipynb #sitesyear001
+# %% ../../nbs/01_data/19_sites.ipynb #1273327ea
 YEAR = 365
 UNITS = FORCING.unit.to_dict()
 
-# %% ../../nbs/01_data/19_sites.ipynb #1273327ea
+
 def extra_names(forcing: xr.Dataset) -> list[str]:
     """Names of the daily series (site, time) beyond `FORCING`, which approaches have brought."""
     return [str(n) for n, v in forcing.data_vars.items() if n not in UNITS and set(v.dims) == {"site", "time"}]
