@@ -19,7 +19,7 @@ from ..data.choices import as_path
 from ..data.files import write_text
 from ..data.observations import TARGETS
 from . import figures as draw
-from .metrics import parameter_agreement, score_by_distance, summarise
+from .over_sites import parameter_agreement, score_by_distance, summarise
 from .summary import FILES, Page, RunFiles, held_out, parameter_table, read_run, to_html, to_markdown
 from .verdict import glance_part, main_method, main_scores, score_part, season_figure, telling, two_digits, verdict_part, where_scored, wide_table
 
