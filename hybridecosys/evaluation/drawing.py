@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from ..data.names import did_you_mean
 from ..data.observations import TARGETS
-from .metrics import site_table
+from .over_sites import site_table
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #f1385174a
 STYLE = {

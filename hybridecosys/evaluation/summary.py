@@ -23,7 +23,8 @@ from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table
 from ..data.files import UNREADABLE, replaced
-from .metrics import METRICS, site_table
+from .metrics import METRICS
+from .over_sites import site_table
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1
 def held_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:

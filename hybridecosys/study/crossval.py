@@ -35,7 +35,7 @@ from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.sites import Sites, cube_of, observed_of, options_of, prepared
 from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
 from .folds import check_folds, make_folds, read_folds
-from ..evaluation.metrics import site_table, summarise
+from ..evaluation.over_sites import site_table, summarise
 from .own_model import FILE, keep_model, model_of_options
 from .options import WITHIN, CrossvalOptions, select_options
 from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out

@@ -29,7 +29,8 @@ from ..data.files import UNREADABLE, holder, locked, used, write_dataset, write_
 from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
 from .folds import neighbourhoods
-from ..evaluation.metrics import evaluate, parameter_agreement, seasons, site_table
+from ..evaluation.metrics import evaluate, seasons
+from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run
 from .options import CalibrateOptions, CubeOptions, EvaluateOptions, SimulateOptions, TrainOptions, from_json, read_options, select_options, to_json
 from ..evaluation.report import write_report
