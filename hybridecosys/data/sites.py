@@ -20,7 +20,8 @@ from .attributes import GREENNESS, cover_fractions
 from .canonical import canonical_labels
 from .choices import OUT_OF_RANGE
 from .cube import drop_leap_days, settled
-from .forcing import EVENTS, FORCING, INPUTS, prepare_forcing
+from .forcing import EVENTS, FORCING, prepare_forcing
+from .gaps import INPUTS
 from .greenness import EXTRA_FORCING
 from .names import did_you_mean
 from .observations import TARGETS, observations
