@@ -13,7 +13,7 @@ import xarray as xr
 import hybridecosys as he
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.batches import make_training_data
-from hybridecosys.learning.training import simulate_costs, site_gradients
+from hybridecosys.learning.step import simulate_costs, site_gradients
 from hybridecosys.model.inputs import take_sites
 from hybridecosys.model.spinup import SPINUPS
 from hybridecosys.processes import soil_hydraulics

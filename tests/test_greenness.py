@@ -12,7 +12,7 @@ import hybridecosys as he
 from hybridecosys.data.greenness import EXTRA_FORCING, ExtraForcing, greenness
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.batches import make_training_data
-from hybridecosys.learning.training import site_gradients
+from hybridecosys.learning.step import site_gradients
 from hybridecosys.model.inputs import make_inputs
 
 MODEL = he.wroasted(greenness="observed")

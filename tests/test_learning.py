@@ -14,6 +14,7 @@ from flax import nnx
 from hybridecosys.data.sites import prepare
 from hybridecosys.evaluation.metrics import evaluate
 from hybridecosys.learning import batches as batches_of
+from hybridecosys.learning import step as one_step
 from hybridecosys.learning import training
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.hybrid import HybridModel
@@ -164,14 +165,14 @@ def test_only_chosen_parameters_are_learned(cube):
 
 
 def test_site_with_a_gradient_that_is_not_finite(cube, monkeypatch):
-    real = training._site_gradients
+    real = one_step._site_gradients
 
     def broken(model, learned, inputs, observed, *args):
         costs, gradient = real(model, learned, inputs, observed, *args)
         gradient["gpp_potential.eps_max"] = gradient["gpp_potential.eps_max"].at[0].set(jnp.nan)
         return costs, gradient
 
-    monkeypatch.setattr(training, "_site_gradients", broken)
+    monkeypatch.setattr(one_step, "_site_gradients", broken)
     with pytest.raises(NonFiniteGradient, match="SY-00"):
         fit(hybrid(), cube, 1, nonfinite="stop")
     with pytest.warns(UserWarning, match="not finite: SY-00"):
@@ -181,13 +182,13 @@ def test_site_with_a_gradient_that_is_not_finite(cube, monkeypatch):
 
 
 def test_epoch_that_breaks_a_validation_site_is_not_the_best(cube, monkeypatch):
-    real = training._simulate_costs
+    real = one_step._simulate_costs
 
     def broken(model, learned, inputs, observed, spinup):
         costs = real(model, learned, inputs, observed, spinup)
         return {t: c.at[0].set(jnp.where(jnp.isnan(c[0]), c[0], jnp.inf)) for t, c in costs.items()}
 
-    monkeypatch.setattr(training, "_simulate_costs", broken)
+    monkeypatch.setattr(one_step, "_simulate_costs", broken)
     with pytest.warns(UserWarning, match="validation cost because it was not finite: SY-005"):
         h = fit(hybrid(), cube, 1)
     assert np.isinf(h.losses[(h.losses.split == "valid") & (h.losses.target == "total")].loss).all()
@@ -238,15 +239,15 @@ def test_whole_records_make_batches_of_one_shape(cube):
     assert len({(jax.tree.structure((b.inputs, b.observed)), tuple(x.shape for x in jax.tree.leaves((b.inputs, b.observed)))) for b in drawn}) == 1
     assert sorted(s for b in drawn for s, counts in zip(b.sites, b.counts[0], strict=True) if counts) == sorted(names)
     pool = batches_of.make_training_data(sites, observed, packed=False)
-    alone = training._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
+    alone = one_step._simulate_costs(wroasted(), {}, pool.inputs, pool.observed, "none")
     for b in drawn:
-        together = training._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")
+        together = one_step._simulate_costs(wroasted(), {}, b.inputs, b.observed, "none")
         of = [names.index(site) for site in b.sites]
         for target, cost in alone.items():
             np.testing.assert_allclose(together[target], np.asarray(cost)[of], rtol=2e-4)
-    before = training._site_gradients._cache_size()
+    before = one_step._site_gradients._cache_size()
     hybrid().fit(uneven, epochs=1, batch_size=2, max_years=0, progress=False)
-    assert training._site_gradients._cache_size() == before + 1
+    assert one_step._site_gradients._cache_size() == before + 1
 
 
 def test_weights_of_targets(cube):

@@ -15,7 +15,7 @@ from hybridecosys.data.observations import observations
 from hybridecosys.learning.cost import total_cost
 from hybridecosys.learning.together import fit_together
 from hybridecosys.learning.batches import make_training_data
-from hybridecosys.learning.training import simulate_costs, site_gradients
+from hybridecosys.learning.step import simulate_costs, site_gradients
 from hybridecosys.processes.photosynthesis import preles
 from hybridecosys.processes.process import Parameter
 

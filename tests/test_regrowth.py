@@ -9,7 +9,7 @@ import hybridecosys as he
 from hybridecosys.data.observations import observations
 from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.cost import total_cost
-from hybridecosys.learning.training import site_gradients
+from hybridecosys.learning.step import site_gradients
 from hybridecosys.model.regrowth import OLDEST
 
 AGES = [np.nan, 40.0, 10.0, OLDEST + 1.0]

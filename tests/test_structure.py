@@ -16,7 +16,7 @@ from hybridecosys.data.observations import observations
 from hybridecosys.data.sites import UNITS
 from hybridecosys.learning.batches import make_training_data
 from hybridecosys.learning.hybrid import model_of
-from hybridecosys.learning.training import site_gradients
+from hybridecosys.learning.step import site_gradients
 from hybridecosys.model import plan
 from hybridecosys.model import spinup as spinning
 from hybridecosys.model.inputs import make_inputs

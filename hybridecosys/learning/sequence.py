@@ -28,7 +28,8 @@ from .cost import nmae1r, one_minus_nnse, output_names, total_cost
 from .options import SEQUENCE, SEQUENCE_EPOCHS, TrainingOptions
 from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_weights
 from .records import CHANNELS, Records, SequenceNetwork, SequenceOptions, WindowBatches, make_records, spreads, window_costs
-from .training import LOSSES, Progress, make_optimizer, train_epochs
+from .step import make_optimizer
+from .training import LOSSES, Progress, train_epochs
 from ..model.inputs import YEAR
 from ..model.programs import MadeFrom
 from ..model.simulate import in_float32
