@@ -24,7 +24,7 @@ from .evaluation.figures import day_lines
 from .evaluation.metrics import observed_targets
 from .evaluation.metrics import seasons as seasonal_table
 from .evaluation.summary import describe_parameters, parameter_table
-from .model.simulate import described
+from .model.results import described
 from .model.structure import Model
 from .processes.neural import RANGES
 from .processes.process import Approach

@@ -12,7 +12,7 @@ from hybridecosys.data.bioclim import aridity_index, bioclim, koppen_from_weathe
 from hybridecosys.data.cube import canonical, read_table
 from hybridecosys.data.features import FeatureEncoder, site_features
 from hybridecosys.study.folds import make_folds
-from hybridecosys.evaluation.metrics import site_table
+from hybridecosys.evaluation.over_sites import site_table
 from hybridecosys.learning.calibration import Calibration
 
 GROUPS = ["igbp", "koppen", "bioclim", "soil", "site", "deposition", "greenness"]

@@ -12,7 +12,8 @@ from cubes import DAYS, put, small_cube
 
 from hybridecosys.data.cube import open_cube, real_data_path
 from hybridecosys.data.derived import CO2_SOURCE, default_co2, net_radiation, potential_radiation
-from hybridecosys.data.forcing import FORCING, fill_short_gaps, prepare_forcing
+from hybridecosys.data.forcing import FORCING, prepare_forcing
+from hybridecosys.data.gaps import fill_short_gaps
 from hybridecosys.data.observations import TARGETS, observations
 
 NAN = np.nan

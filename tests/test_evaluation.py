@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.evaluation import agreement, figures
 from hybridecosys.evaluation import metrics as hm
+from hybridecosys.evaluation import over_sites as ho
 from hybridecosys.evaluation import summary as hs
 from hybridecosys.evaluation.report import write_report
 
@@ -252,7 +253,7 @@ def test_summarise_quantiles_and_worst_decile():
     )
     table = table.assign(rmse=table.nse, bias=np.linspace(-2, 1, n), kge=np.nan)
     table.loc[0, "nse"] = np.nan
-    out = hm.summarise(table).set_index("metric")
+    out = ho.summarise(table).set_index("metric")
     assert "kge" not in out.index
     assert out.loc["nse", "sites"] == 100 and out.loc["rmse", "sites"] == 101
     assert out.loc["nse", "worst_decile"] == pytest.approx(0.109) and out.loc["rmse", "worst_decile"] == pytest.approx(
@@ -263,24 +264,24 @@ def test_summarise_quantiles_and_worst_decile():
 
 
 def test_summarise_by_attribute(pair, scores):
-    by = hm.summarise(scores, by=["igbp"], attributes=pair[1]).query(
+    by = ho.summarise(scores, by=["igbp"], attributes=pair[1]).query(
         "target == 'gpp' and scale == 'daily' and metric == 'nse'"
     )
     assert dict(zip(by.igbp, by.sites)) == {"ENF": 2, "DBF": 2, "GRA": 1, "CRO": 1}
     with pytest.raises(ValueError, match="igbp"):
-        hm.summarise(scores, by="igbp")
+        ho.summarise(scores, by="igbp")
     with pytest.raises(ValueError, match="XX-003"):
-        hm.summarise(scores, by="igbp", attributes=pair[1].drop_sel(site="XX-003"))
+        ho.summarise(scores, by="igbp", attributes=pair[1].drop_sel(site="XX-003"))
 
 
 def test_parameter_agreement_is_in_shares_of_the_range():
     table = pd.DataFrame({"lower": [10.0], "upper": [30.0]}, index=["a.b"])
     x = xr.Dataset({"a.b": ("site", [12.0, 20.0, 28.0])}, {"site": ["A", "B", "C"]})
-    out = hm.parameter_agreement(x, (x + 2).isel(site=[2, 0, 1]), table).iloc[0]
+    out = ho.parameter_agreement(x, (x + 2).isel(site=[2, 0, 1]), table).iloc[0]
     assert out.correlation == pytest.approx(1) and out.bias == pytest.approx(0.1) and out.rmse == pytest.approx(0.1)
     assert out.at_bound == pytest.approx(1 / 3) and out.sites == 3
     with pytest.raises(ValueError, match="no parameter"):
-        hm.parameter_agreement(x, x, table.rename({"a.b": "c.d"}))
+        ho.parameter_agreement(x, x, table.rename({"a.b": "c.d"}))
 
 
 def test_seasons_follow_the_observed_days(pair):

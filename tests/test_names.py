@@ -11,7 +11,8 @@ from hybridecosys.data.fluxnet import sample_path
 from hybridecosys.data.greenness import extra_forcing
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.weather import draw_climate, synthetic_weather
-from hybridecosys.evaluation.metrics import check_scales, site_table
+from hybridecosys.evaluation.metrics import check_scales
+from hybridecosys.evaluation.over_sites import site_table
 from hybridecosys.study.folds import check_folds, make_folds
 from hybridecosys.study.options import TrainOptions, check_keys
 from hybridecosys.study.pieces import check_methods

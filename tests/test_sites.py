@@ -12,7 +12,7 @@ import hybridecosys as he
 from hybridecosys.data import sites as sites_module
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.sites import prepared, records, without_days
-from hybridecosys.evaluation.metrics import site_table
+from hybridecosys.evaluation.over_sites import site_table
 from hybridecosys.learning.together import fit_together
 from hybridecosys.study.folds import check_folds, make_folds, neighbourhoods
 

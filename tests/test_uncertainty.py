@@ -11,7 +11,7 @@ from hybridecosys import HybridEnsemble, HybridModel, wroasted
 from hybridecosys.data.features import FeatureEncoder
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.evaluation import uncertainty as hu
-from hybridecosys.evaluation.metrics import score_by_distance
+from hybridecosys.evaluation.over_sites import score_by_distance
 
 
 def run_and_cube(spread, base, slope, members=6, n_sites=20, days=1000, seed=0):

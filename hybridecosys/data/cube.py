@@ -19,8 +19,9 @@ import xarray as xr
 from .choices import OUT_OF_RANGE, OutOfRange, is_url, local_path
 from .names import one_of
 from .plausible import warn_implausible
-from .canonical import REQUIRED, REQUIRED_SITE, VARIABLES, canonical, check_dates, check_units, place_of, require_dataset, settle_bounds
-from .canonical import IGBP, UNKNOWN, canonical_labels, check_bounds, drop_leap_days, igbp_class, is_leap_day, span_of  # noqa: F401 (found here, too)
+from .canonical import canonical, canonical_labels, check_units, require_dataset  # noqa: F401 (found here, too)
+from .variables import REQUIRED, REQUIRED_SITE, VARIABLES, check_dates, place_of, settle_bounds
+from .variables import IGBP, UNKNOWN, check_bounds, drop_leap_days, igbp_class, is_leap_day, span_of  # noqa: F401 (found here, too)
 
 # %% ../../nbs/01_data/02_cube.ipynb #41633acf
 def _check_layout(ds: xr.Dataset) -> xr.Dataset:

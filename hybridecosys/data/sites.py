@@ -20,16 +20,17 @@ from .attributes import GREENNESS, cover_fractions
 from .canonical import canonical_labels
 from .choices import OUT_OF_RANGE
 from .cube import drop_leap_days, settled
-from .forcing import EVENTS, FORCING, INPUTS, prepare_forcing
+from .forcing import EVENTS, FORCING, prepare_forcing
+from .gaps import INPUTS
 from .greenness import EXTRA_FORCING
 from .names import did_you_mean
 from .observations import TARGETS, observations
 
-# %% ../../nbs/01_data/19_sites.ipynb #sitesyear001
+# %% ../../nbs/01_data/19_sites.ipynb #1273327ea
 YEAR = 365
 UNITS = FORCING.unit.to_dict()
 
-# %% ../../nbs/01_data/19_sites.ipynb #1273327ea
+
 def extra_names(forcing: xr.Dataset) -> list[str]:
     """Names of the daily series (site, time) beyond `FORCING`, which approaches have brought."""
     return [str(n) for n, v in forcing.data_vars.items() if n not in UNITS and set(v.dims) == {"site", "time"}]

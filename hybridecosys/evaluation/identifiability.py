@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..data.names import did_you_mean
 from ..data.sites import Sites
 from .drawing import COLOURS, DASHES, LABELS, MARKERS, panels, styled
-from .metrics import parameter_agreement
+from .over_sites import parameter_agreement
 from ..learning.calibration import Calibration, in_ranges, part_size
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10008

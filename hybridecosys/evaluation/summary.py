@@ -23,7 +23,8 @@ from ..data.names import did_you_mean
 from ..data.choices import as_path
 from ..data.cube import read_table
 from ..data.files import UNREADABLE, replaced
-from .metrics import METRICS, site_table
+from .metrics import METRICS
+from .over_sites import site_table
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #1cd93fc1
 def held_out(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -250,7 +251,7 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _markdown_row(cells) -> str:
     return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
-# %% ../../nbs/05_evaluation/03_summary.ipynb #a37a2174b
+
 def to_markdown(blocks: Sequence[Block]) -> str:
     "The blocks as Markdown; figures are links."
     parts = []
@@ -260,15 +261,9 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             rows = [_markdown_row(t.columns), "|" + "---|" * t.shape[1], *map(_markdown_row, t.values)]
             parts.append("\n".join(rows) + f"\n\n{b.caption}")
         else:
-            parts.append(
-                {
-                    "title": f"# {b.content}",
-                    "heading": f"## {b.content}",
-                    "text": b.content,
-                    "pre": f"```\n{b.content}\n```",
-                    "figure": f"![{b.caption}]({b.content})\n\n{b.caption}",
-                }[b.kind]
-            )
+            written = {"title": f"# {b.content}", "heading": f"## {b.content}", "text": b.content, "pre": f"```\n{b.content}\n```",
+                       "figure": f"![{b.caption}]({b.content})\n\n{b.caption}"}  # fmt: skip
+            parts.append(written[b.kind])
     return "\n\n".join(p.strip() for p in parts) + "\n"
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #f0219712

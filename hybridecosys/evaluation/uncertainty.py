@@ -28,7 +28,8 @@ from ..learning.hybrid import HybridModel
 from ..learning.options import TrainingOptions, make_options
 from ..learning.predictor import Predictor, Schedule
 from ..learning.together import check_members, learn_together
-from ..model.simulate import PLACES, simulate, state_variables
+from ..model.results import PLACES, state_variables
+from ..model.simulate import simulate
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006

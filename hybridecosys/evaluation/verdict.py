@@ -19,7 +19,8 @@ from scipy.stats import wilcoxon
 
 from ..data.observations import TARGETS
 from . import figures as draw
-from .metrics import SCALES, evaluate, example_pair, seasons, site_table, summarise
+from .metrics import SCALES, evaluate, example_pair, seasons
+from .over_sites import site_table, summarise
 from .summary import Page, RunFiles, describe_parameters, held_out, paired_scores, score_table
 
 # %% ../../nbs/05_evaluation/11_verdict.ipynb #71b0c018

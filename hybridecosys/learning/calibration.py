@@ -33,11 +33,11 @@ from .search import Problem, begin_descent, begin_evolution, best_of_descent, be
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020
+# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
 NEAR = 0.01
 "A parameter nearer to a bound than this share of its range counts as being there."
 
-# %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
+
 def near_bounds(parameters: xr.Dataset) -> pd.DataFrame:
     """Parameters within `NEAR` of their range from a bound: columns site, parameter, bound ("lower" or "upper"), value."""
     rows = []

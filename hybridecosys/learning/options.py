@@ -48,12 +48,10 @@ class NetworkOptions:
         if self.steepness <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"steepness must be positive and dropout in [0, 1), not {self.steepness} and {self.dropout}")
 
-# %% ../../nbs/04_learning/00_recipe.ipynb #recipetrain
-Nonfinite, Keep = Literal["stop", "drop"], Literal["best", "last"]
-EPOCHS = 100
-"Passes over the training sites, where nothing else is said."
-
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipetraina
+Nonfinite, Keep = Literal["stop", "drop"], Literal["best", "last"]
+
+
 def check_epochs(epochs: int) -> None:
     """Raise `ValueError` for a number of epochs that is none."""
     if not isinstance(epochs, Integral) or isinstance(epochs, bool) or epochs < 1:
@@ -128,8 +126,10 @@ class TrainingOptions:
     __post_init__ = check_training
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeseqexp
+EPOCHS = 100
+"Passes over the training sites, where nothing else is said."
 SEQUENCE_EPOCHS = 30
-"Passes over the training sites for the sequence network."
+"The same for the sequence network."
 SEQUENCE = {"weight_decay": 0.1, "noise": 0.3}
 "Options in which its training differs."
 

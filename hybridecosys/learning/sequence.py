@@ -52,6 +52,9 @@ def _gradients(graph, weights, rest, b, scale, key, noise, importance, outputs, 
     gradient, costs = jax.grad(cost, has_aux=True)(weights)
     return costs, gradient
 
+# %% ../../nbs/04_learning/07_sequence.ipynb #122e630f
+LANES = 16
+
 
 @partial(jax.jit, static_argnames=("graph",))
 def _piece(graph, weights, rest, memory, weather, features, scale):
@@ -60,9 +63,6 @@ def _piece(graph, weights, rest, memory, weather, features, scale):
     net.eval()
     memory, y = net((weather - scale["weather"][0]) / scale["weather"][1], features, memory)
     return memory, scale["outputs"][0] + scale["outputs"][1] * y
-
-# %% ../../nbs/04_learning/07_sequence.ipynb #122e630f
-LANES = 16
 
 
 def run_records(graph, weights, rest, records: Records, features: np.ndarray, scale: Mapping, warmup: int) -> np.ndarray:

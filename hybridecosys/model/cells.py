@@ -130,10 +130,11 @@ def tile_shape(forcing: xr.Dataset, cells: Sequence[str], tile: Mapping[str, int
                 chunks[d] = max(chunks.get(d, 1), *sizes)
     return tuple(min(tile.get(d, chunks.get(d, forcing.sizes[d])), forcing.sizes[d]) for d in cells)
 
-# %% ../../nbs/03_model/09_cells.ipynb #f0f423b4
-ATTRIBUTES_OF_A_CELL = ("sand", "clay", "tree_fraction", "vegetation_fraction", "plant_form")
-
 # %% ../../nbs/03_model/09_cells.ipynb #f0f423b4s
+ATTRIBUTES_OF_A_CELL = ("sand", "clay", "tree_fraction", "vegetation_fraction", "plant_form")
+"What is known of a cell, beside its weather."
+
+
 def daily_series(model: Model) -> dict[str, str]:
     """The daily series that a model reads, name -> unit: the weather, and what its approaches bring ("" where nobody has said in which unit)."""
     return {**FORCING, **{n: EXTRA_FORCING[n].unit if n in EXTRA_FORCING else "" for n in model.extra_forcing}}

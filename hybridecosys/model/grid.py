@@ -31,7 +31,8 @@ from .cells import ATTRIBUTES_OF_A_CELL, Job, LANES, flattened, cell_dims, cell_
 from .cells import sites_to_cells  # noqa: F401 (found here, too)
 from .devices import keep_memory, widen
 from .inputs import YEAR, extra_names, make_inputs, records
-from .simulate import check_parameters, chosen_outputs, complete_parameters, described, for_sites, layered_outputs, one_process, run_attributes, run_everywhere
+from .results import chosen_outputs, described, layered_outputs, run_attributes
+from .simulate import check_parameters, complete_parameters, for_sites, one_process, run_everywhere
 from .spinup import SPINUPS
 from .structure import FORCING, Model
 

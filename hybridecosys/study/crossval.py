@@ -36,7 +36,7 @@ from ..data.sites import Sites, cube_of, observed_of, options_of, prepared
 from .directory import forcing_options, load_cube, logged, start_run, tell_changes, unused
 from .experiment import true_parameters
 from .folds import check_folds, make_folds, read_folds
-from ..evaluation.metrics import site_table, summarise
+from ..evaluation.over_sites import site_table, summarise
 from .own_model import FILE, keep_model, model_of_options
 from .options import WITHIN, CrossvalOptions, select_options
 from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out

@@ -24,7 +24,8 @@ from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
 from .directory import check_free, forcing_options, load_cube, log, logged, resumed, split_sites, start_run, tell_changes, unused
 from .folds import neighbourhoods
-from ..evaluation.metrics import evaluate, parameter_agreement, seasons, site_table
+from ..evaluation.metrics import evaluate, seasons
+from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run
 from .options import CalibrateOptions, EvaluateOptions, SimulateOptions, TrainOptions, select_options
 from ..evaluation.report import write_report
