@@ -14,7 +14,7 @@ from cubes import DAYS, put, small_cube
 
 from hybridecosys.cli import as_arguments, main, parse
 from hybridecosys.data.cube import read_table
-from hybridecosys.study.experiment import forcing_options, load_cube
+from hybridecosys.study.directory import forcing_options, load_cube
 
 
 def test_help_needs_no_heavy_import():

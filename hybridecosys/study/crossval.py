@@ -33,7 +33,8 @@ from ..data.cube import read_table
 from ..data.features import check_groups, site_features
 from ..data.files import locked, used, write_dataset, write_json, write_table
 from ..data.sites import Sites, cube_of, observed_of, options_of, prepared
-from .experiment import forcing_options, load_cube, logged, start_run, tell_changes, true_parameters, unused
+from .directory import forcing_options, load_cube, logged, start_run, tell_changes, unused
+from .experiment import true_parameters
 from .folds import check_folds, make_folds, read_folds
 from ..evaluation.over_sites import site_table, summarise
 from .own_model import FILE, keep_model, model_of_options

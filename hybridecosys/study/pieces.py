@@ -27,7 +27,7 @@ from ..data.features import GROUPS
 from ..data.files import locked, write_dataset, write_json, write_table
 from ..data.observations import TARGETS
 from ..data.sites import Sites, join, renamed
-from .experiment import logged
+from .directory import logged
 from .folds import make_folds
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.summary import describe_parameters
