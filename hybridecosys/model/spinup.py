@@ -151,8 +151,8 @@ def apart(dynamics: Dynamics, state: State, today: Mapping[str, Array]):
 # %% ../../nbs/03_model/04_spinup.ipynb #5a1d0c02
 LEAP = 3.0
 "Largest factor by which a quick pool of carbon grows or shrinks in one jump."
-FARTHEST = 12.0
-"How many times its last yearly change a quick pool moves in one jump at most."
+FARTHEST = {"carbon": 12.0, "water": 6.0}
+"How many times its last yearly change a quick pool moves in one jump at most, by its group; others as water."
 SUDDEN = 4.0
 "Ratio of one year's change to that of the year before from which a trend is believed less and less."
 
@@ -174,7 +174,8 @@ def _extrapolate(pools: Pools, before: State, middle: State, now: State, n: Arra
     slows, sudden = moving & (jnp.abs(second) < jnp.abs(first)), moving & (jnp.abs(second) > SUDDEN * jnp.abs(first))
     r = jnp.where(slows, second / jnp.where(slows, first, 1), jnp.where(sudden, SUDDEN * first / jnp.where(sudden, second, 1), moving * 1.0))
     times = r * _geometric(r, n)
-    y = x + jnp.where(far < 2, far - 1, 1) * second * jnp.where(times > FARTHEST, FARTHEST, times)
+    farthest = jnp.array([[FARTHEST.get(pools.state[name].group, FARTHEST["water"])] for name in names], x.dtype)
+    y = x + jnp.where(far < 2, far - 1, 1) * second * jnp.where(times > farthest, farthest, times)
     carbon = jnp.array([[pools.state[name].group == "carbon"] for name in names])
     full = jnp.stack([jnp.broadcast_to(_full(pools, name, static), x[0].shape) for name in names])
     most, least = jnp.where(carbon & (LEAP * x < full), LEAP * x, full), jnp.where(carbon, x / LEAP, 0)
