@@ -18,7 +18,8 @@ from ..data.names import did_you_mean
 from ..data.sites import Sites
 from .drawing import COLOURS, DASHES, LABELS, MARKERS, panels, styled
 from .over_sites import parameter_agreement
-from ..learning.calibration import Calibration, in_ranges, part_size
+from ..learning.calibration import Calibration
+from ..learning.search import in_ranges, part_size
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10008
 TOLERANCE = 0.05

@@ -29,7 +29,7 @@ from .cost import MIN_DAYS, one_minus_nnse, output_names
 from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options
 from .predictor import Kept, open_run, run_directory
-from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, part_size, starting_points
+from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model
 

@@ -28,6 +28,7 @@ from .cost import total_cost
 from .network import ParameterNetwork
 from .options import TrainingOptions
 from .step import NonFiniteGradient, make_check, make_optimizer, make_step, stack_networks, start_optimizer, unstack_network
+from .step import simulate_costs, site_gradients  # noqa: F401 (found here, too)
 from ..model.programs import Program
 from ..model.structure import Model
 

@@ -26,6 +26,7 @@ from .inputs import Inputs, make_inputs
 from .plan import without_events
 from .programs import Program
 from .results import balances_of, chosen_outputs, labelled_run, read_state, run_attributes
+from .results import PLACES, described, layered_outputs, state_variables  # noqa: F401 (found here, too)
 from .spinup import SPINUPS, bind, spin_up
 from .structure import Model, State
 from .timeloop import integrate
