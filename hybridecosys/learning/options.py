@@ -91,7 +91,7 @@ class TrainingOptions:
     batch_size: int = 16
     """Sites per step of training."""
     max_years: int = 5
-    """Cut the records of the training sites to their years, at most so many, with most observations; 0: take all. Held-out sites keep theirs."""
+    """Years of each training site that are used, those with most observations; 0: all. Held-out sites keep theirs."""
     learning_rate: float = 6e-3
     """Step size of the optimiser (AdamW)."""
     common: float = 3.0
@@ -141,7 +141,7 @@ class CalibrationOptions:
     train_fraction: float = 0.7
     """Share of the whole years of each record, from its beginning, that may be used; a record of less than two years is used whole."""
     max_years: int = 5
-    """Use at most so many of them, those with most observations; 0: all."""
+    """Number of these that are used, those with most observations; 0: all."""
     starts: int = 6
     """Starts of the gradient method: the defaults, and points of a Latin hypercube."""
     steps: int = 24
