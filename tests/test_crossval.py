@@ -15,7 +15,7 @@ import xarray as xr
 
 from hybridecosys import CrossValidation, bucket, cross_validate, prepare
 from hybridecosys.cli import main
-from hybridecosys.study import crossval, pieces
+from hybridecosys.study import crossval, work
 from hybridecosys.evaluation.report import write_report
 from hybridecosys.learning import training
 from hybridecosys.learning.network import NetworkOptions
@@ -100,7 +100,7 @@ def test_a_type_not_trained_on_gets_the_set_for_all(cube, whole):
 
 def test_scores_are_of_the_simulation_with_these_parameters(cube, whole):
     run = whole.simulate("hybrid", outputs=["gpp"])
-    scores = pieces.evaluate(run, cube, ["gpp"], ["daily"]).set_index("site").rmse
+    scores = work.evaluate(run, cube, ["gpp"], ["daily"]).set_index("site").rmse
     kept = whole.scores.query("method == 'hybrid' and target == 'gpp' and scale == 'daily'").set_index("site").rmse
     np.testing.assert_allclose(scores[kept.index], kept, rtol=1e-6)
 
@@ -121,10 +121,10 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
         study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], SETTINGS["targets"], 2, 0, "none", True, 0.0, 5, 50.0, None, 1, 2,
                                              None, SETTINGS["network"], SETTINGS["sequence"], None, forcing, MODEL, dict(batch_size=4, max_years=1))
         for method in methods:
-            pieces.run_unit(study, study.groups(method)[0])
+            work.run_unit(study, study.groups(method)[0])
         values = {}
         for method in methods:
-            run = pieces.simulate_held_out(study, method, ["01"]) if method == "sequence" else None
+            run = work.simulate_held_out(study, method, ["01"]) if method == "sequence" else None
             values[method] = run if run is not None else xr.load_dataset(study.folder(study.groups(method)[0]) / "parameters.nc")
         return values, study.tested(["01"])[0].forcing
 
@@ -190,13 +190,13 @@ def test_more_methods_and_a_finished_calibration(cube, whole, again):
 def test_an_ensemble_and_a_group_more(cube, whole, again):
     path, _ = again
     result = cross_validate(cube, methods=[*METHODS, "ensemble", "with:site"], run_dir=path, resume=True, progress=False, **SETTINGS)
-    members, mean, hybrid = pieces.member_parameters(result.study), result.parameters("ensemble"), result.parameters("hybrid")
+    members, mean, hybrid = work.member_parameters(result.study), result.parameters("ensemble"), result.parameters("hybrid")
     name = "gpp.eps_max"
     np.testing.assert_allclose(members[name].mean("member"), mean[name], rtol=1e-6)
     np.testing.assert_allclose(members[name][0], hybrid[name], rtol=1e-4)  # the first has the seed of the hybrid
     assert (abs(members[name][0] - members[name][1]) > 1e-4 * mean[name]).any()
     run = result.simulate("ensemble", outputs=["gpp"])
-    each = [pieces.simulate(MODEL.for_training(), result.study.data, members.isel(member=i).sel(site=cube.site), "none", outputs=["gpp"]).gpp for i in (0, 1)]
+    each = [work.simulate(MODEL.for_training(), result.study.data, members.isel(member=i).sel(site=cube.site), "none", outputs=["gpp"]).gpp for i in (0, 1)]
     np.testing.assert_allclose(run.gpp, (each[0] + each[1]) / 2, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(run.gpp_spread, abs(each[0] - each[1]) / np.sqrt(2), rtol=1e-3, atol=1e-4)
     assert repr(result.model("ensemble", "01")).startswith("<HybridEnsemble of 2") and "site" in result.model("with:site", "01").encoder.groups
@@ -205,7 +205,7 @@ def test_an_ensemble_and_a_group_more(cube, whole, again):
     own = cube.site.isin(result.study.sites("01", "test"))
     wild = crossval.replace(result.study, data=prepare(cube.assign(GPP_NT_VUT_REF=cube.GPP_NT_VUT_REF.where(~own | cube.GPP_NT_VUT_REF.isnull(), 50.0))))
     run, width = result.simulate("ensemble"), lambda table: table[table.target == "gpp"].set_index(["site", "interval", "level"]).width
-    before, after = (width(pieces.intervals(study, run)[0]) for study in (result.study, wild))
+    before, after = (width(work.intervals(study, run)[0]) for study in (result.study, wild))
     same = before.index.get_level_values("site").isin(cube.site.values[own]) | (before.index.get_level_values("interval") == "ensemble")
     assert (after[same] == before[same]).all() and (after[~same] != before[~same]).all()  # errors at a site reach the intervals of other folds alone
 

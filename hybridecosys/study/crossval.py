@@ -39,7 +39,8 @@ from .folds import check_folds, make_folds, read_folds
 from ..evaluation.over_sites import site_table, summarise
 from .own_model import FILE, keep_model, model_of_options
 from .options import WITHIN, CrossvalOptions, select_options
-from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, fold_folder, log, member_parameters, predicted_parameters, run_unit, simulate_held_out
+from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, check_methods, features_of, fingerprint, log
+from .work import fold_folder, member_parameters, predicted_parameters, run_unit, simulate_held_out
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, score_table
 from ..evaluation.uncertainty import HybridEnsemble, parameter_spread
