@@ -251,7 +251,7 @@ def test_the_command(cube, tmp_path, capsys, monkeypatch):
 
 def test_a_script_without_a_main_guard_is_refused_before_its_workers_run_it_again(tmp_path):
     script = tmp_path / "study.py"
-    script.write_text("from hybridecosys.study.crossval import check_main\nif __name__ == '__main__':\n    check_main()\n    print('guarded')\ncheck_main()\n")
+    script.write_text("from hybridecosys.study.crew import check_main\nif __name__ == '__main__':\n    check_main()\n    print('guarded')\ncheck_main()\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.stdout == "guarded\n" and done.returncode == 1
     assert f"ValueError: several workers import {script} again, and line 5 would then be run in each: put it under" in done.stderr

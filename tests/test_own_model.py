@@ -14,7 +14,7 @@ from hybridecosys import HybridModel, bucket, open_cube, synthetic_cube, wroaste
 from hybridecosys.cli import main
 from hybridecosys.evaluation import figures
 from hybridecosys.learning.calibration import Calibration
-from hybridecosys.study.crossval import check_model
+from hybridecosys.study.crew import check_model
 from hybridecosys.study.own_model import find_model, record_of, source_of
 
 TEXT = """
