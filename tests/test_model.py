@@ -19,6 +19,7 @@ from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.model import spinup as spinning
 from hybridecosys.model import timeloop
 from hybridecosys.model.inputs import make_inputs
+from hybridecosys.model.jumps import jump_lengths
 from hybridecosys.model.simulate import complete_parameters, run, simulate
 from hybridecosys.model.structure import CARBON_POOLS, DEAD, FORCING, MEMORY, POOLS, STATE, VEGETATION, WATER_POOLS, model_diagram, model_tables, wroasted
 from hybridecosys.processes.process import Parameter, Pool, approach
@@ -321,7 +322,7 @@ def test_accelerated_spinup_refuses_a_model_in_which_slow_pools_feed_back(forcin
     odd = SMOOTH.replace(lai=shaded)
     with pytest.raises(ValueError, match="feed back on nothing else, but .* depends on them"):
         simulate(odd, forcing, spinup="accelerated")
-    assert spinning.jump_lengths(200)[-1] == 0 and sum(spinning.jump_lengths(200)) + len(spinning.jump_lengths(200)) == 200
+    assert jump_lengths(200)[-1] == 0 and sum(jump_lengths(200)) + len(jump_lengths(200)) == 200
 
 
 def test_eta_scales_the_pools_and_gives_no_flux(forcing):

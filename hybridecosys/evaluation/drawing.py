@@ -45,7 +45,7 @@ STYLE = {
     "axes.axisbelow": True,
 }
 
-
+# %% ../../nbs/05_evaluation/02_drawing.ipynb #07071b5e
 class Picture(Figure):
     "A matplotlib Figure that shows itself when it is the last line of a notebook cell."
 
