@@ -15,7 +15,7 @@ import xarray as xr
 
 from hybridecosys import CrossValidation, bucket, cross_validate, prepare
 from hybridecosys.cli import main
-from hybridecosys.study import crossval, work
+from hybridecosys.study import crossval, pieces, work
 from hybridecosys.evaluation.report import write_report
 from hybridecosys.learning import training
 from hybridecosys.learning.network import NetworkOptions
@@ -118,8 +118,8 @@ def test_nothing_of_a_held_out_site_reaches_its_prediction(cube, whole, hidden, 
         return cube.assign(new)
 
     def predicted(data, methods, forcing=None):
-        study, methods = crossval.plan_study(data, "kfold", methods, tmp_path / f"run{rng.integers(10**9)}", 2, SETTINGS["features"], SETTINGS["targets"], 2, 0, "none", True, 0.0, 5, 50.0, None, 1, 2,
-                                             None, SETTINGS["network"], SETTINGS["sequence"], None, forcing, MODEL, dict(batch_size=4, max_years=1))
+        options = pieces.study_options(**{name: value for name, value in SETTINGS.items() if name != "model"}, forcing=forcing)
+        study, methods = crossval.plan_study(data, methods, tmp_path / f"run{rng.integers(10**9)}", options, model=MODEL)
         for method in methods:
             work.run_unit(study, study.groups(method)[0])
         values = {}

@@ -61,7 +61,9 @@ def test_public_names():
 
 
 def test_public_names_of_the_version_before_are_still_there():
-    """A name, or an argument, that goes needs a deprecation first (see how this is built); what is new is added to the file with a release."""
+    """A name, or an argument, that goes needs a deprecation first (see how this is built); what is new is added to the file with a release.
+
+    Options that `**options` takes are arguments like others, and their functions show them."""
     for name, arguments in json.loads((ROOT / "tests/public_names.json").read_text()).items():
         assert name in hybridecosys.__all__, name
         now = inspect.signature(getattr(hybridecosys, name)).parameters

@@ -27,7 +27,7 @@ from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
 from .cost import MIN_DAYS, one_minus_nnse, output_names
 from .hybrid import HybridModel, as_html, model_of
-from .options import CalibrationOptions, make_options
+from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
 from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
 from ..model.simulate import in_float32, simulate
@@ -253,6 +253,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
 METHODS = ("gradient", "cmaes")
 
 
+@takes(CalibrationOptions)
 @in_float32
 def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
               learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,

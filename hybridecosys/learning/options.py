@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['Activation', 'Nonfinite', 'Keep', 'EPOCHS', 'SEQUENCE_EPOCHS', 'SEQUENCE', 'at_least', 'NetworkOptions',
-           'check_epochs', 'check_weights', 'check_training', 'TrainingOptions', 'CalibrationOptions', 'make_options']
+           'check_epochs', 'check_weights', 'check_training', 'TrainingOptions', 'CalibrationOptions', 'make_options',
+           'takes']
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeimp01
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral
 from typing import Literal
 
@@ -175,3 +177,20 @@ def make_options(kind: type, given: Mapping):
             belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, known)
             raise TypeError(f"{kind.__name__} has no option {name!r}{belongs}")
     return kind(**given)
+
+# %% ../../nbs/04_learning/00_recipe.ipynb #recipetakes
+def takes(*kinds: type, without: Sequence[str] = ()) -> Callable:
+    """Decorator: the signature of a function with `**options` names the options of the dataclasses `kinds`, but for those that it has itself and `without`."""
+
+    def decorated(function):
+        signature = inspect.signature(function)
+        own = {name: p for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
+        options = {}
+        for f in (f for kind in kinds for f in fields(kind) if f.name not in {*own, *without}):
+            default = f.default_factory() if f.default is MISSING else f.default
+            options.setdefault(f.name, inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=f.type))
+        function.__signature__ = signature.replace(parameters=[*own.values(), *options.values()])
+        return function
+
+    return decorated
+

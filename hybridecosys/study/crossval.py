@@ -7,8 +7,8 @@ __all__ = ['write_tables', 'read_study', 'Found', 'CrossValidation', 'run_study'
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10003
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,17 @@ from .experiment import true_parameters
 from .folds import read_folds
 from ..evaluation.over_sites import site_table, summarise
 from .own_model import FILE, keep_model, model_of_options
-from .options import WITHIN, CrossvalOptions, select_options
-from .pieces import KNOWN, METHODS, PLAIN, Study, Unit, fingerprint, log
+from .options import CrossvalOptions, FoldOptions, select_options
+from .pieces import KNOWN, METHODS, PLAIN, Study, StudyOptions, Unit, fingerprint, log, options_from_json, study_options
 from .work import fold_folder, member_parameters, predicted_parameters, simulate_held_out
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, score_table
 from ..evaluation.uncertainty import HybridEnsemble, parameter_spread
 from ..learning.calibration import Calibration
 from ..learning.hybrid import HybridModel, as_html, model_of
-from ..learning.options import EPOCHS, NetworkOptions, TrainingOptions
+from ..learning.options import NetworkOptions, TrainingOptions, takes
 from ..learning.predictor import open_run, run_directory
-from ..learning.sequence import SequenceModel, SequenceOptions
+from ..learning.sequence import SequenceModel
 from ..learning.trees import TreesModel
 from ..model.structure import Model
 
@@ -95,7 +95,7 @@ def read_study(run_dir: str | Path, cube: xr.Dataset | Sites | None, model: Mode
     if cube is not None and fingerprint(cube_of(cube, settings["forcing"])) != settings["cube"]:
         raise ValueError(f"the cross-validation in {path} was done with another cube")
     data = None if cube is None else prepared(cube, settings["forcing"])
-    return Study(data, read_folds(path / "folds.csv"), path, settings, model_of(settings["structure"], model, f"{path} holds a cross-validation"))
+    return Study(data, read_folds(path / "folds.csv"), path, options_from_json(settings), model_of(settings["structure"], model, f"{path} holds a cross-validation"))
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10015bq
 @dataclass(frozen=True)
@@ -188,51 +188,45 @@ def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, re
             study.folder(unit).mkdir(parents=True, exist_ok=True)
             write_dataset(study.folder(unit) / "parameters.nc", given)
             write_json(study.folder(unit) / "done.json", {"unit": asdict(unit), "given": True})
-        log.info("%d folds (%s), %d sites; methods %s", len(study.names), study.settings["scheme"], study.folds.site.nunique(), ", ".join(methods))
+        log.info("%d folds (%s), %d sites; methods %s", len(study.names), study.options.scheme, study.folds.site.nunique(), ", ".join(methods))
         do_study(study, methods, workers, client, progress)
         write_tables(study, methods)
     return CrossValidation.load(study.path, study.data, study.model)
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012a
-def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, k: int = 10, resume: bool = False,
-                   features: Sequence[str] | None = None, targets: Sequence[str] | None = None, epochs: int = EPOCHS, seed: int = 0, spinup: str = "accelerated",
-                   one_for_all: bool = True, valid_fraction: float = 0.0, min_sites: int = 5, within: float = WITHIN, folds: pd.DataFrame | None = None, together: int = 5, members: int = 4,
-                   workers: int = 1, client: Any = None, calibration: Calibration | str | Path | None = None, calibration_options: Mapping | None = None,
-                   network: NetworkOptions | None = None, sequence: SequenceOptions | None = None, sequence_training: Mapping | None = None,
-                   forcing: Mapping | None = None, model: Model | None = None, progress: bool = True, **training) -> CrossValidation:
+@takes(StudyOptions, TrainingOptions, without=["training"])
+def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Sequence[str] = METHODS, *, run_dir: str | Path, resume: bool = False, folds: pd.DataFrame | None = None,
+                   calibration: Calibration | str | Path | None = None, model: Model | None = None, workers: int = 1, client: Any = None, progress: bool = True, **options) -> CrossValidation:
     """Train each method on every fold and score it at what the fold holds out.
 
     Parameters
     ----------
-    cube: as `open_cube` returns it, or what `prepare` gives. scheme, k, seed, valid_fraction, min_sites, within: of `make_folds`; or `folds`, a table like its own. Without
-        validation sites (the default) all other sites train.
+    cube: as `open_cube` returns it, or what `prepare` gives. scheme: of `make_folds`; or `folds`, a table like its own.
     methods: names out of `KNOWN`, and only:GROUP, without:GROUP and with:GROUP for groups of features. Where networks start from it, or fall back on it, `global` is
         added. `resume` may name more methods than were begun with.
     run_dir: directory for folds.csv, a folder per piece of work (predicted parameters, models, losses, log), scores.csv, summary.csv, and what
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
-    features: groups of features of `hybrid`, `sequence` and `trees` (None: the default groups that the cube carries). targets: to learn from;
-        by default all. All that the cube carries are scored.
-    one_for_all: networks start from the set for all sites of their fold. together: folds that are trained in one program. members: networks of the method `ensemble`.
+    calibration: a finished calibration, or its directory, for the method `site`; else it is done.
+    model: WROASTED by default.
     workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
         directory. Neither changes the result.
-    calibration: a finished calibration, or its directory, for the method `site`; else it is done, with `calibration_options` (of `CalibrationOptions`).
-    network, sequence: shapes of the networks. sequence_training: options of training, and `most_epochs`, where those of the sequence network are others.
-    forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). model: WROASTED by default. training: options of `TrainingOptions`; by default those of `hybridecosys crossval`.
+    options: those of `StudyOptions` (k, features, targets, epochs, seed, network, ...) and of `TrainingOptions` (weight_decay, max_years, ...), with one default each.
 
     Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
-    naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, and `ValueError`, before anything is
+    naming the process that is at work there, `FileNotFoundError` where there is nothing to resume, `TypeError` for an unknown option, and `ValueError`, before anything is
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
     if workers < 1 or (client is not None and workers > 1):
         raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
     if workers > 1:
         check_main()
-    study, methods = plan_study(cube, scheme, methods, as_path(run_dir).absolute(), k, features, targets, epochs, seed, spinup, one_for_all, valid_fraction, min_sites, within, folds, together, members,
-                                calibration_options, network, sequence, sequence_training, forcing, model, training)
+    asked = study_options(scheme=scheme, **options)
+    study, methods = plan_study(cube, methods, as_path(run_dir).absolute(), asked, folds, model)
     if workers > 1:
         check_model(study.model)
     given = given_calibration(calibration, study) if "site" in methods and calibration is not None else None
     return run_study(study, methods, given, resume, workers, client, progress)
+
 
 # %% ../../nbs/05_study/06_crossval.ipynb #cvhtmlcell
 def _crossval_html(found: CrossValidation) -> str:
@@ -253,7 +247,8 @@ def crossval_report(options: CrossvalOptions) -> str:
     model = model_of_options(options)
     cube = load_cube(options, options.spinup)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
-    same = ("k", "resume", "epochs", "seed", "spinup", "one_for_all", "valid_fraction", "min_sites", "within", "together", "members", "workers", "calibration")
+    same = ("workers", "calibration", "epochs", "seed", "spinup", *(f.name for f in fields(FoldOptions)))
+    training["sequence_training"] = {"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}
     resume = options.resume and (out / "config.json").is_file()
 
     with locked(out):
@@ -262,9 +257,9 @@ def crossval_report(options: CrossvalOptions) -> str:
         with logged(out):
             tell_changes(cube)
         try:
-            result = cross_validate(cube, options.scheme, options.methods, run_dir=out, features=options.features or None, targets=options.targets or None,
-                                    network=select_options(options, NetworkOptions), sequence_training={"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}, forcing=forcing_options(options), model=model,
-                                    **{name: getattr(options, name) for name in same} | {"resume": resume}, **training)
+            result = cross_validate(cube, methods=options.methods, run_dir=out, resume=resume, features=options.features or None, targets=options.targets or None,
+                                    network=select_options(options, NetworkOptions), forcing=forcing_options(options), model=model,
+                                    **{name: getattr(options, name) for name in same}, **training)
         except Exception:
             if not (out / "config.json").is_file():  # refused before any work
                 for name in ("options.json", FILE):

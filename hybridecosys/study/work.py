@@ -28,7 +28,7 @@ from ..evaluation.summary import describe_parameters
 from ..evaluation.uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread
 from ..learning.calibration import calibrate
 from ..learning.hybrid import HybridModel
-from ..learning.sequence import SequenceModel, SequenceOptions
+from ..learning.sequence import SequenceModel
 from ..learning.together import fit_together
 from ..learning.trees import TreesModel
 from ..model.simulate import simulate
@@ -41,15 +41,15 @@ def at_each_site(parameters: xr.Dataset) -> xr.Dataset:
 # %% ../../nbs/05_study/05_work.ipynb #c9a1000a
 def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, pd.DataFrame]:
     "Train the hybrid models of a unit; predicted parameters at their test sites and losses (means over the members of an ensemble)."
-    s, starts = study.settings, [None] * len(unit.folds)
-    members = s["members"] if unit.method == "ensemble" else 1
-    if s["one_for_all"] and unit.method != "global":
+    s, starts = study.options, [None] * len(unit.folds)
+    members = s.members if unit.method == "ensemble" else 1
+    if s.one_for_all and unit.method != "global":
         starts = [HybridModel.load(fold_folder(study, "global", f), study.model).predict_parameters(study.data.select(study.data.names[0])) for f in unit.folds]
         starts = [{name: v.values.squeeze(v.get_axis_num("site")) if "site" in v.dims else v.values for name, v in one.items()} for one in starts]
     hybrids = [study.hybrid(unit.method, f, start, i) for i in range(members) for f, start in zip(unit.folds, starts)]
     sites, train, valid = study.training(unit.folds)
     there = folder / "training"
-    fit_together(hybrids, sites, train * members, valid * members, s["epochs"], there, (there / "config.json").exists(), s["targets"], progress, **s["training"])
+    fit_together(hybrids, sites, train * members, valid * members, s.epochs, there, (there / "config.json").exists(), s.targets, progress, **s.training_settings)
     arrays = [n for n in hybrids[0].learned if hybrids[0].model.parameter_table[n].shape]  # whose mean over members is none
     parameters, spread, distances = [], [], []
     for i, (fold, mine) in enumerate(zip(unit.folds, train)):
@@ -80,16 +80,16 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
 # %% ../../nbs/05_study/05_work.ipynb #c9a1000aa
 def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, pd.DataFrame]:
     "Train the sequence networks of a unit, one fold after the other; there are no parameters, but losses."
-    s, losses = study.settings, []
-    training = dict(s["sequence_training"])
-    epochs = min(s["epochs"], training.pop("most_epochs", s["epochs"]))
+    s, losses = study.options, []
+    training = dict(s.sequence_training)
+    epochs = min(s.epochs, training.pop("most_epochs", s.epochs))
     for fold in unit.folds:
         sites, (train,), (valid,) = study.training([fold])
-        seed = s["seed"] + study.names.index(fold)
-        model = SequenceModel(features_of("sequence", s["features"]), seed, options=SequenceOptions(**s["sequence"]), forcing=s["forcing"])
+        seed = s.seed + study.names.index(fold)
+        model = SequenceModel(features_of("sequence", s.features), seed, options=s.sequence, forcing=s.forcing)
         there = folder / "training" / fold
-        model.fit(sites.select(train), sites.select(valid) if valid else None, epochs, there, (there / "config.json").exists(), s["targets"],
-                  progress, **{**s["training"], "seed": seed, **training})
+        model.fit(sites.select(train), sites.select(valid) if valid else None, epochs, there, (there / "config.json").exists(), s.targets,
+                  progress, **{**s.training_settings, "seed": seed, **training})
         model.save(folder / "models" / fold)
         losses.append(model.losses.assign(fold=fold))
     return None, pd.concat(losses, ignore_index=True)
@@ -97,21 +97,21 @@ def train_sequences(study: Study, unit: Unit, folder: Path, progress: bool) -> t
 
 def train_trees(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[None, None]:
     "Train the boosted trees of a unit, one fold after the other, with the validation sites, as they choose no epoch; there are neither parameters nor losses."
-    s = study.settings
+    s = study.options
     for fold in unit.folds:
         sites, (train,), (valid,) = study.training([fold])
-        model = TreesModel(features_of("trees", s["features"]), s["seed"] + study.names.index(fold), forcing=s["forcing"])
-        daily = None if s["targets"] is None else [t for t in s["targets"] if t != "agb"]
+        model = TreesModel(features_of("trees", s.features), s.seed + study.names.index(fold), forcing=s.forcing)
+        daily = None if s.targets is None else [t for t in s.targets if t != "agb"]
         model.fit(sites.select([*train, *valid]), daily, progress).save(folder / "models" / fold)
     return None, None
 
 # %% ../../nbs/05_study/05_work.ipynb #c9a1000abb
 def calibrate_sites(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, None]:
     "Calibrate every site that is tested on its own, once for all folds."
-    s, there = study.settings, folder / "training"
+    s, there = study.options, folder / "training"
     sites = [x for x in study.data.names if x in set(study.folds.site[study.folds.part == "test"])]
-    fit = calibrate(study.model, study.data.select(sites), spinup=s["spinup"], targets=s["targets"], run_dir=there,
-                    resume=(there / "config.json").exists(), progress=progress, **s["calibration"])
+    fit = calibrate(study.model, study.data.select(sites), spinup=s.spinup, targets=s.targets, run_dir=there,
+                    resume=(there / "config.json").exists(), progress=progress, **s.calibration_options)
     return fit.parameters, None
 
 
@@ -180,7 +180,7 @@ def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: 
     else:
         values = member_parameters(study) if method == "ensemble" else predicted_parameters(study, method)
         values = values.isel(site=np.isin(values.fold, folds)).sel(site=names).drop_vars(["fold", "fallback"], errors="ignore")
-        one = partial(simulate, study.hybrid("global").model, sites, spinup=study.settings["spinup"], outputs=outputs)
+        one = partial(simulate, study.hybrid("global").model, sites, spinup=study.options.spinup, outputs=outputs)
         if method == "ensemble":  # member by member at all sites, one program; HybridEnsemble.simulate would compile one for each fold
             runs = [one(values.isel(member=i, drop=True)) for i in range(values.sizes["member"])]
             run = across_members(xr.concat([r.drop_dims(set(r.dims) - {"site", "time"}) for r in runs], "member"))
