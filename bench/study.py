@@ -19,6 +19,7 @@ from hybridecosys.data.cube import real_data_path
 FEW = ["--methods", "default", "global", "hybrid"]
 PARTS = {
     "sites": ["calibrate"],
+    "agreement": ["agree"],
     "held_out": ["crossval", "--methods", "default", "global", "by_type", "hybrid", "ensemble", "sequence", "trees", "site"],
     "years": ["crossval", "--scheme", "time", *FEW, "trees"],
     "types": ["crossval", "--scheme", "type", *FEW, "trees"],
@@ -34,8 +35,12 @@ def command(part: str, folder: Path, cube: Path, greenness: str) -> list[str]:
     line = [str(Path(sys.executable).with_name("hybridecosys")), verb, "--out", str(out), *more]
     if (out / "options.json").is_file():
         return [*line, "--resume"]
+    if part in ("agreement", "held_out"):
+        line += ["--calibration", str(folder / "sites")]
+    if verb == "agree":  # its cube and model are the calibration's
+        return line
     line += ["--cube", str(cube), "--greenness", greenness, "--on-gap", "longest"]
-    return line + (["--together", "10"] if verb == "crossval" else []) + (["--calibration", str(folder / "sites")] if part == "held_out" else [])
+    return line + (["--together", "10"] if verb == "crossval" else [])
 
 
 def finished(part: str, folder: Path) -> bool:
