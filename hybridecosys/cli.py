@@ -78,11 +78,10 @@ def run_command(command: str, options) -> str:
 
     keep_memory()  # before anything is computed
 
-    from hybridecosys.evaluation import report
     from hybridecosys.study import crossval, directory, experiment
 
     work = {"simulate": experiment.simulate_cube, "train": experiment.train_report, "crossval": crossval.crossval_report,
-            "calibrate": experiment.calibrate_cube, "evaluate": experiment.evaluate_run, "report": report.report_run}[command]
+            "calibrate": experiment.calibrate_cube, "evaluate": experiment.evaluate_run, "report": experiment.report_run}[command]
     with directory.logged_to(logging.StreamHandler(), "%(message)s"):
         return work(options)
 

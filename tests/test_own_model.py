@@ -148,6 +148,23 @@ def test_a_changed_model_is_refused_by_name(old, new, cube, trained, changed, ca
     assert not Path("never").exists() and not Path("never.nc").exists()
 
 
+def test_a_report_of_a_changed_model_warns_by_name(trained, changed, home, capsys):
+    report = lambda: (main(["report", str(trained), "--out", "told.html"]), capsys.readouterr())
+    code, said = report()
+    assert code == 0 and "warning" not in said.err and "told.html" in said.out
+    page = Path("told.html").read_text()
+    changed("SHARE = 0.5", "SHARE = 0.25")
+    code, said = report()
+    assert code == 0 and said.err.count("warning") == 1 and "own_equations.py:make_model is now: gpp differ" in said.err and str(trained) in said.err
+    (home / "own_equations.py").rename(home / "away.py")
+    try:
+        code, said = report()
+        assert code == 0 and said.err.count("warning") == 1 and "there is no file own_equations.py" in said.err
+    finally:
+        (home / "away.py").rename(home / "own_equations.py")
+    assert Path("told.html").read_text() == page  # from the files alone
+
+
 def test_a_comment_is_no_change(cube, trained, changed):
     changed('"What is left of light."', '"The rest of light."  # new words')
     assert main(["evaluate", "--run", str(trained), "--cube", str(cube), "--out", "commented"]) == 0

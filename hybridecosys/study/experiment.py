@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_parameters', 'recovery', 'score_methods', 'save_evaluation', 'make_hybrid', 'check_options', 'train_hybrid',
            'run_of_truth', 'run_experiment', 'train_report', 'simulate_cube', 'read_simulation', 'evaluate_run',
-           'calibrate_cube']
+           'report_run', 'calibrate_cube']
 
 # %% ../../nbs/05_study/02_experiment.ipynb #9da81e8a
 import time
@@ -26,8 +26,8 @@ from .directory import check_free, forcing_options, load_cube, log, logged, resu
 from .folds import neighbourhoods
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
-from .own_model import keep_model, model_of_options, model_of_run
-from .options import CalibrateOptions, EvaluateOptions, SimulateOptions, TrainOptions, select_options
+from .own_model import keep_model, model_of_options, model_of_run, tell_changed
+from .options import CalibrateOptions, EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, select_options
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.calibration import Calibration, calibrate, is_held_out
@@ -219,6 +219,13 @@ def evaluate_run(options: EvaluateOptions) -> str:
         scores = save_evaluation(out, {method: run}, seen, site_table(cube, dict.fromkeys(cube.site.values.astype(str), "all")))
         write_report(out)
     return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nreport: {out / 'report.html'}"
+
+
+def report_run(options: ReportOptions) -> str:
+    "`write_report` as the command `hybridecosys report` asks for it; returns what to print. Warns where the run's own model has changed since."
+    report = write_report(options.run, options.out, options.title)
+    tell_changed(as_path(options.run))
+    return f"report: {report}"
 
 # %% ../../nbs/05_study/02_experiment.ipynb #c4b20005
 def calibrate_cube(options: CalibrateOptions) -> str:
