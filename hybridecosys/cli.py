@@ -29,7 +29,7 @@ def overview() -> str:
         "usage: hybridecosys [-h] [--version] {" + ",".join(COMMANDS) + "} [options]", "",
         "Hybrid ecosystem modelling: a network learns the parameters of a vegetation-water-carbon model.", "", "commands:", *lines, "",
         "Options of a command: hybridecosys train --help. Each takes --config FILE.json, an object of option names;",
-        "options on the command line win over it. Without --cube, the embedded synthetic cube is used."])
+        "options on the command line win over it. Without --cube, a synthetic one is made up."])
 
 # %% ../nbs/05_study/03_command.ipynb #df3c91f7
 def as_arguments(config: dict) -> list[str]:

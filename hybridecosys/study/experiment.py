@@ -122,7 +122,7 @@ def run_experiment(options: TrainOptions) -> dict:
     run_dir, options = as_path(options.out), resumed(options) if options.resume else options
     run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
-    cube = load_cube(options, options.spinup)
+    cube = load_cube(options, options.spinup, None if options.model is None else hybrid.structure)
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
     sites = prepare(cube, **hybrid.forcing_options)
     part = {p: sites.select([s for s in sites.names if split[s] == p]) for p in ("train", "valid", "test")}
@@ -169,7 +169,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     model = model_of_options(options) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
         raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
-    cube = load_cube(options)
+    cube = load_cube(options) if hybrid is None else load_cube(options, hybrid.spinup, _own(options))
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, dtype=options.dtype)
     else:
@@ -177,6 +177,11 @@ def simulate_cube(options: SimulateOptions) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(out, run)
     return f"{run.sizes['site']} sites, {run.sizes['time']} days: {out}"
+
+
+def _own(options: SimulateOptions | EvaluateOptions) -> Model | None:
+    "The model of your own that a cube is made up with: that of the run, or of the options; None where a cube is named, and for WROASTED."
+    return None if options.cube is not None else model_of_run(as_path(options.run), options.model)
 
 
 def _trained(options: SimulateOptions | EvaluateOptions) -> HybridModel:
@@ -204,7 +209,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
         raise FileNotFoundError(f"no run at {path}")
     out, hybrid = unused(options.out, options), _trained(options) if path.is_dir() else None
     run = None if hybrid is not None else read_simulation(path)
-    cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup)
+    cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup, _own(options))
     if hybrid is None:
         cube = cube.sel(site=[s for s in cube.site.values if s in run.site.values])
         if not cube.sizes["site"]:
@@ -236,7 +241,8 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     if options.resume and not (run_dir / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
     check_free(run_dir) if options.resume else unused(run_dir)
-    model, cube = model_of_options(options), load_cube(options)
+    model = model_of_options(options)
+    cube = load_cube(options, options.spinup, None if options.model is None else model)
     given = [] if options.start is None else [_parameters_of(as_path(options.start), cube)]
     with locked(run_dir), logged(run_dir):
         resume = options.resume and (run_dir / "config.json").is_file()
