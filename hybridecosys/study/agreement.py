@@ -111,7 +111,7 @@ def agree_with(options: AgreeOptions) -> str:
         seen = sites.observed(without=found.model.no_targets)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(found.model, sites, spinup=found.settings["spinup"], outputs=outputs),
-                "network": hybrid.simulate(sites, outputs), "calibrated": found.simulate(sites, outputs)}
+                "calibrated": found.simulate(sites, outputs), "network": hybrid.simulate(sites, outputs)}
         scores = score_years(runs, seen, found.periods.held_out)
         write_comparison(run_dir, found, sites, runs, scores, parameters)
         log.info("done in %.0f s", time.perf_counter() - began)
