@@ -33,14 +33,13 @@ def command(part: str, folder: Path, cube: Path, greenness: str) -> list[str]:
     verb, *more = PARTS[part]
     out = folder / part
     line = [str(Path(sys.executable).with_name("hybridecosys")), verb, "--out", str(out), *more]
+    if verb == "agree":  # its cube and model are the calibration's
+        line += ["--calibration", str(folder / "sites")]
     if (out / "options.json").is_file():
         return [*line, "--resume"]
-    if part in ("agreement", "held_out"):
-        line += ["--calibration", str(folder / "sites")]
-    if verb == "agree":  # its cube and model are the calibration's
-        return line
-    line += ["--cube", str(cube), "--greenness", greenness, "--on-gap", "longest"]
-    return line + (["--together", "10"] if verb == "crossval" else [])
+    if verb != "agree":
+        line += ["--cube", str(cube), "--greenness", greenness, "--on-gap", "longest"]
+    return line + (["--together", "10"] if verb == "crossval" else []) + (["--calibration", str(folder / "sites")] if part == "held_out" else [])
 
 
 def finished(part: str, folder: Path) -> bool:

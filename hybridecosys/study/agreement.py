@@ -65,7 +65,7 @@ def agreement_table(scores: pd.DataFrame, split: str = "test", metric: str = "ns
 
     Columns: calibrated, network, ratio (of the medians; NaN where the calibration's is not positive), ahead (share of sites where the network is better), sites."""
     part = scores[(scores.split == split) & (scores.scale == "daily")]
-    wide = part.pivot(index=["target", "site"], columns="method", values=metric)[["calibrated", "network"]].dropna()
+    wide = part.pivot(index=["target", "site"], columns="method", values=metric).reindex(columns=["calibrated", "network"]).dropna()
     if wide.empty:
         raise ValueError(f"no site has a daily {metric} of both, calibrated and network, in split {split!r}")
     table = wide.groupby("target", sort=False).median()
