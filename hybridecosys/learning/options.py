@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ..data.names import did_you_mean, one_of
 
@@ -51,7 +51,8 @@ class NetworkOptions:
             raise ValueError(f"steepness must be positive and dropout in [0, 1), not {self.steepness} and {self.dropout}")
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipetraina
-Nonfinite, Keep = Literal["stop", "drop"], Literal["best", "last"]
+Nonfinite = Literal["stop", "drop"]
+Keep = Literal["best", "last"]
 
 
 def check_epochs(epochs: int) -> None:
@@ -185,7 +186,10 @@ def make_options(kind: type, given: Mapping):
     return kind(**given)
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipetakes
-def takes(*kinds: type, without: Sequence[str] = ()) -> Callable:
+_F = TypeVar("_F", bound=Callable)
+
+
+def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_F], _F]:
     """Decorator: the signature of a function with `**options` names the options of the dataclasses `kinds`, but for those that it has itself and `without`."""
 
     def decorated(function):
