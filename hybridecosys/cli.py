@@ -29,7 +29,7 @@ def overview() -> str:
         "usage: hybridecosys [-h] [--version] {" + ",".join(COMMANDS) + "} [options]", "",
         "Hybrid ecosystem modelling: a network learns the parameters of a vegetation-water-carbon model.", "", "commands:", *lines, "",
         "Options of a command: hybridecosys train --help. Each takes --config FILE.json, an object of option names;",
-        "options on the command line win over it. Without --cube, the embedded synthetic cube is used."])
+        "options on the command line win over it. Without --cube, a synthetic one is made up."])
 
 # %% ../nbs/05_study/03_command.ipynb #df3c91f7
 def as_arguments(config: dict) -> list[str]:
@@ -78,11 +78,10 @@ def run_command(command: str, options) -> str:
 
     keep_memory()  # before anything is computed
 
-    from hybridecosys.evaluation import report
     from hybridecosys.study import crossval, directory, experiment
 
     work = {"simulate": experiment.simulate_cube, "train": experiment.train_report, "crossval": crossval.crossval_report,
-            "calibrate": experiment.calibrate_cube, "evaluate": experiment.evaluate_run, "report": report.report_run}[command]
+            "calibrate": experiment.calibrate_cube, "evaluate": experiment.evaluate_run, "report": experiment.report_run}[command]
     with directory.logged_to(logging.StreamHandler(), "%(message)s"):
         return work(options)
 

@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
@@ -45,6 +47,15 @@ def make_model():
 
 def large():
     return he.wroasted().replace(gpp_vpd=lohammar)
+
+
+def driven():
+    return he.wroasted(greenness="observed").replace(gpp_vpd=lohammar)
+
+
+def fixed():
+    model = make_model()
+    return model.with_scope({name: "fixed" for name in model.learned if not name.startswith("spinup")}).with_scope({"gpp.efficiency": "global"})
 
 
 model = he.bucket().replace(gpp=by_light)
@@ -146,6 +157,41 @@ def test_a_changed_model_is_refused_by_name(old, new, cube, trained, changed, ca
         said = capsys.readouterr().err
         assert "gpp differ" in said and str(trained) in said and "own_equations.py:make_model" in said
     assert not Path("never").exists() and not Path("never.nc").exists()
+
+
+def test_a_report_of_a_changed_model_warns_by_name(trained, changed, home, capsys):
+    report = lambda: (main(["report", str(trained), "--out", "told.html"]), capsys.readouterr())
+    code, said = report()
+    assert code == 0 and "warning" not in said.err and "told.html" in said.out
+    page = Path("told.html").read_text()
+    changed("SHARE = 0.5", "SHARE = 0.25")
+    code, said = report()
+    assert code == 0 and said.err.count("warning") == 1 and "own_equations.py:make_model is now: gpp differ" in said.err and str(trained) in said.err
+    (home / "own_equations.py").rename(home / "away.py")
+    try:
+        code, said = report()
+        assert code == 0 and said.err.count("warning") == 1 and "there is no file own_equations.py" in said.err
+    finally:
+        (home / "away.py").rename(home / "own_equations.py")
+    assert Path("told.html").read_text() == page  # from the files alone
+
+
+def test_without_a_cube_the_observations_are_of_the_model_itself(home, capsys):
+    """A structure of one's own is not fitted to what WROASTED says: truth, true parameters and targets are its own, in training and where the run is judged."""
+    few = ["--n-sites", "6", "--years", "1"]
+    args = ["train", "--model", "own_equations.py:make_model", *few, "--epochs", "1", "--valid-fraction", "0", *QUICK, *NETWORK]
+    assert main([*args, "--out", "twin"]) == 0
+    assert "observations of the model bucket itself" in capsys.readouterr().err
+    truth = xr.load_dataset("twin/true_parameters.nc")
+    assert "gpp.efficiency" in truth and {*truth.data_vars} <= {*find_model("own_equations.py:make_model").learned}
+    assert main(["evaluate", "--run", "twin", *few, "--out", "judged"]) == 0
+    assert "observations of the model bucket itself" in capsys.readouterr().err
+    both = [pd.read_csv(f"{where}/scores.csv").query("method == 'hybrid'").set_index(["site", "target", "scale"]).nse for where in ("twin", "judged")]
+    np.testing.assert_allclose(both[0], both[1].loc[both[0].index], rtol=1e-4)
+    for name, more, culprit in [("make_model", ["--targets", "transpiration"], "no output for transpiration"), ("driven", [], "greenness drives it"), ("fixed", [], "no parameter that is learned for each site")]:
+        assert main([*[a.replace("make_model", name) for a in args], *more, "--out", "never"]) == 1
+        said = capsys.readouterr().err
+        assert culprit in said and "--cube" in said and not Path("never").exists()
 
 
 def test_a_comment_is_no_change(cube, trained, changed):

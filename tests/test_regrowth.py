@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused(aged, change, options, words):
 
 def test_a_model_that_nothing_can_clear():
     forcing = he.prepare_forcing(he.synthetic_cube(n_sites=1, years=2, spinup="none"))
-    with pytest.raises(ValueError, match="needs a model with the process disturbance"):
+    with pytest.raises(ValueError, match="needs a model with a process that reads disturbance"):
         he.simulate(he.bucket(), forcing.assign(stand_age_at_start=("site", [5.0], {"units": "yr"})), spinup="accelerated")
 
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import hybridecosys as he
-from hybridecosys.data.forcing import EVENTS, FORCING
+from hybridecosys.data.forcing import EVENTS, FORCING, event_units
+from hybridecosys.data.greenness import EXTRA_FORCING, ExtraForcing
 from hybridecosys.data.observations import observations
 from hybridecosys.data.sites import UNITS
 from hybridecosys.learning.batches import make_training_data
@@ -262,6 +264,51 @@ def test_a_process_that_reads_an_event_runs_where_it_happens():
     assert felled[0, 100] > 0 and (felled > 0).sum() == 1
     with pytest.raises(ValueError, match="disturbance must lie between 0 and 1"):
         he.simulate(model, forcing.assign(disturbance=forcing.disturbance * 3), spinup="none")
+
+
+def test_a_series_of_ones_own_is_an_event(cube, monkeypatch):
+    """A harvest acts on its day alone, carbon closes, the spin-up knows nothing of it, it may meet the weather's own event, and gradients are finite."""
+    monkeypatch.setitem(EXTRA_FORCING, "cut", None)  # gone after the test
+
+    def cuts(cube, record):
+        return xr.Dataset({"cut": cube["cut"].fillna(0.0).where(record).assign_attrs(units="1")})
+
+    @he.approach("harvest", returns=("plants", "harvested"), leaves="harvested", units={"harvested": ("gC m-2 d-1", "carbon taken away")},
+                 forcing={"cut": ExtraForcing("1", "fraction of the plants that is taken", cuts, event=True)},
+                 efficiency=he.Parameter(0.8, 0.1, 1, "1", "share of what is cut that is taken", learned=True))
+    def mow(plants, cut, efficiency):
+        return plants * (1 - efficiency * cut), plants * efficiency * cut
+
+    assert [*event_units()] == [*EVENTS, "cut"] and event_units()["cut"] == "1"
+    model = BUCKET.insert(before="respiration", harvest=mow)
+    assert "harvest" in model.processes and "harvest" not in [a.process for a in model.plan(disturbed=False).approaches]
+    cut = xr.zeros_like(cube.TA_F)
+    calm = he.prepare_forcing(cube.assign(cut=cut), **model.forcing_options())
+    assert not make_inputs(calm).disturbed and "cut" not in make_inputs(calm).forcing
+    cut[0, 100] = 0.5
+    forcing = he.prepare_forcing(cube.assign(cut=cut.where(cut > 0)), **model.forcing_options())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # carbon closes
+        mown, plain = (he.simulate(model, f, spinup="reference", outputs=["harvested", "plants", "gpp"]) for f in (forcing, calm))
+    assert (plain.harvested == 0).all() and (mown.harvested > 0).sum() == 1
+    before = mown.plants[0, 99].item()
+    assert mown.harvested[0, 100].item() == pytest.approx(0.8 * 0.5 * before, rel=1e-5)
+    assert mown.plants[0, :100].equals(plain.plants[0, :100]) and mown.plants[1:].equals(plain.plants[1:]) and (mown.plants[0, 100:] < plain.plants[0, 100:]).all()
+    np.testing.assert_allclose(mown.plants[0, 100] - plain.plants[0, 100], -mown.harvested[0, 100], rtol=1e-2)
+    with pytest.raises(ValueError, match="cut must lie between 0 and 1"):
+        he.simulate(model, forcing.assign(cut=forcing.cut * 3), spinup="none")
+    with pytest.raises(ValueError, match="the forcing lacks cut"):
+        he.simulate(model, forcing.drop_vars("cut"), spinup="none")
+    both = forcing.assign(disturbance=forcing.disturbance.copy(data=np.where(np.arange(forcing.sizes["time"]) == 50, 0.3, 0.0) * np.ones((len(cube.site), 1))))
+    assert he.simulate(model, both, spinup="none", outputs=["harvested"]).harvested.equals(he.simulate(model, forcing, spinup="none", outputs=["harvested"]).harvested)
+    pool = make_training_data(forcing, observations(cube, ["gpp", "nee"]), packed=False)
+    learned = {n: jnp.full(6, model.parameter_table[n].default, jnp.float32) for n in model.learned}
+    slopes = jax.jit(lambda p: site_gradients(model, p, pool.inputs, pool.observed, "accelerated", {})[1])(learned)
+    assert all(np.isfinite(v).all() for v in slopes.values()) and slopes["harvest.efficiency"][0] != 0 and (slopes["harvest.efficiency"][1:] == 0).all()
+    monkeypatch.setitem(EXTRA_FORCING, "cut", dataclasses.replace(EXTRA_FORCING["cut"], unit="gC m-2 d-1"))  # an amount
+    assert make_inputs(forcing.assign(cut=forcing.cut * 30)).disturbed
+    with pytest.raises(ValueError, match="cut must be 0 or more"):
+        make_inputs(forcing.assign(cut=-forcing.cut))
 
 
 def test_a_mortality_that_reads_no_event_runs_without_one():

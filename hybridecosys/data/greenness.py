@@ -115,13 +115,15 @@ def _labelled(cube, record, values, rows) -> xr.Dataset:
 class ExtraForcing:
     """A daily series beyond the weather: its unit, its meaning, and `prepare`, (cube, record) -> Dataset with the series under its name.
 
-    inputs: the variables of a cube that it is made of; a model that is driven by them cannot have them as targets.
+    inputs: the variables of a cube that it is made of; a model that is driven by them cannot have them as targets. event: whether it happens on few days only, as a harvest or a fire
+    (see `hybridecosys.data.forcing.event_units`); it is then 0 on all others, and a fraction (unit 1) or an amount.
     """
 
     unit: str
     long_name: str
     prepare: Callable[[xr.Dataset, xr.DataArray], xr.Dataset]
     inputs: tuple[str, ...] = ()
+    event: bool = False
 
 
 EXTRA_FORCING: dict[str, ExtraForcing] = {

@@ -20,7 +20,7 @@ from .attributes import GREENNESS, cover_fractions
 from .canonical import canonical_labels
 from .choices import OUT_OF_RANGE
 from .cube import drop_leap_days, settled
-from .forcing import EVENTS, FORCING, prepare_forcing
+from .forcing import FORCING, event_units, prepare_forcing
 from .gaps import INPUTS
 from .greenness import EXTRA_FORCING
 from .names import did_you_mean
@@ -70,7 +70,7 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises `ValueError` naming the variable for a missing one or a wrong unit, and site, variable and date for a NaN inside a record,
     a negative value where there can be none, and for 29 February.
     """
-    names = [name for name in UNITS if name not in EVENTS]
+    names = [name for name in UNITS if name not in event_units()]
     if missing := [name for name in names if name not in forcing]:
         raise ValueError(f"forcing lacks {', '.join(missing)}; use hybridecosys.prepare_forcing to make it from a cube")
     for name in set(UNITS) & set(forcing.data_vars):
@@ -78,7 +78,7 @@ def records(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"forcing variable {name} must be in {UNITS[name]}, its units attribute says {unit!r}")
         if set(forcing[name].dims) != {"site", "time"}:
             raise ValueError(f"forcing variable {name} must have the dimensions (site, time), not {forcing[name].dims}; a grid is for simulate_grid")
-    names += extra_names(forcing)
+    names += [name for name in extra_names(forcing) if name not in event_units()]
     sites, time = forcing.site.values, forcing.indexes["time"]
     if len(set(sites)) < len(sites):
         raise ValueError(f"duplicate sites: {sorted({str(s) for s in sites if (sites == s).sum() > 1})}")

@@ -25,26 +25,6 @@ from ..data.names import did_you_mean
 from ..data.observations import TARGETS
 from .over_sites import site_table
 
-# %% ../../nbs/05_evaluation/02_drawing.ipynb #f1385174a
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-    "figure.dpi": 80,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "axes.axisbelow": True,
-}
-
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #07071b5e
 class Picture(Figure):
     "A matplotlib Figure that shows itself when it is the last line of a notebook cell."
@@ -55,6 +35,11 @@ class Picture(Figure):
         return buffer.getvalue()
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #f1385174
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "legend.frameon": False,
+    "savefig.dpi": 150, "figure.dpi": 80, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.axisbelow": True,
+}
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666"]
 DASHES = ["-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (8, 2)), (0, (1, 1))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]

@@ -55,7 +55,7 @@ def member_runs(hybrid: HybridModel, values: xr.Dataset, sites: Sites, outputs: 
         own = ("member", np.arange(n), {"long_name": "member of the ensemble", "units": "1"})
         yield xr.Dataset(data, {"member": own, "site": forcing.site.values[rows], **axes, **kept}, attrs=run.attrs)
 
-# %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006c
+
 def across_members(run: xr.Dataset) -> xr.Dataset:
     """Mean over the dimension member and, as NAME_spread, standard deviation; their number is kept as the attribute `members`."""
     spread = {f"{n}_spread": v.assign_attrs(units=run[n].attrs.get("units", ""), long_name=f"standard deviation of {n} between members") for n, v in run.std("member", ddof=1).items()}

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from ..data.forcing import EVENTS
+from ..data.forcing import event_units
 from ..data.sites import YEAR, check_dates, extra_names, records  # noqa: F401 (found here, too)
 from .structure import ATTRIBUTES, FORCING
 from ..processes.soil_hydraulics import check_texture
@@ -149,11 +149,13 @@ def _ages(forcing: xr.Dataset, sites: list[str]) -> np.ndarray:
 
 
 def _disturbed(values, start, length, sites, name) -> bool:
-    """Whether an event happens inside any record. Raises `ValueError` for a fraction outside 0 to 1."""
+    """Whether an event happens inside any record. Raises `ValueError` for a fraction outside 0 to 1, and for a negative amount."""
     day = np.arange(values.shape[1])
     inside = (day >= start[:, None]) & (day < (start + length)[:, None])
-    if (bad := inside & ~((values >= 0) & (values <= 1))).any():
-        raise ValueError(f"site {sites[np.argwhere(bad)[0, 0]]}: {name} must lie between 0 and 1 on every day of the record")
+    most = 1 if event_units()[name] == "1" else np.inf
+    if (bad := inside & ~((values >= 0) & (values <= most))).any():
+        allowed = "lie between 0 and 1" if most == 1 else "be 0 or more"
+        raise ValueError(f"site {sites[np.argwhere(bad)[0, 0]]}: {name} must {allowed} on every day of the record")
     return bool((values[inside] > 0).any())
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cay
@@ -172,7 +174,7 @@ def _placed(lanes: list[list[int]], n_blocks: np.ndarray, longest: int) -> tuple
 
 def _for_spinup(data: dict[str, np.ndarray], forcing: xr.Dataset, start: np.ndarray, length: np.ndarray, dtype) -> tuple[dict, dict]:
     """Mean season and first year of the daily forcing, name -> (day, site); a series whose attribute `spinup` is "season" has its season in both."""
-    daily = {name: values for name, values in data.items() if name not in EVENTS}
+    daily = {name: values for name, values in data.items() if name not in event_units()}
     site, year = np.arange(len(start)), start + np.arange(YEAR)[:, None]
     first_year = {name: _gather(values, year, site, dtype) for name, values in daily.items()}
     season = {name: _season(values, start, length).astype(dtype) for name, values in daily.items()}
@@ -192,12 +194,10 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     sites = [str(s) for s in forcing.site.values]
     attributes = site_attributes(forcing, sites)
     data = {name: forcing[name].transpose("site", "time").values for name in (*FORCING, *extra_names(forcing)) if name in forcing}
-    disturbed = any([_disturbed(data[name], start, length, sites, name) for name in EVENTS if name in data])
-    if "stand_age_at_start" in attributes:  # its spin-up kills
-        disturbed = True
-        data.setdefault("disturbance", np.zeros_like(data["t_air"]))
-    if not disturbed:
-        data = {name: values for name, values in data.items() if name not in EVENTS}
+    disturbed = any([_disturbed(data[name], start, length, sites, name) for name in event_units() if name in data])
+    disturbed |= "stand_age_at_start" in attributes  # its spin-up kills
+    none = dict.fromkeys(event_units(), np.zeros_like(data["t_air"])) if disturbed else {}
+    data = none | {name: values for name, values in data.items() if disturbed or name not in event_units()}
 
     n_blocks = -(-length // block)
     longest = max(int(n_blocks.max()), least)

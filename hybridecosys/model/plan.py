@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..data.names import did_you_mean
-from ..data.forcing import EVENTS
+from ..data.forcing import event_units
 from ..data.greenness import EXTRA_FORCING
 from ..data.sites import UNITS
 from ..processes.process import GROUPS, Approach, Parameter, Pool
@@ -33,8 +33,8 @@ State = dict[str, Array]
 
 # %% ../../nbs/03_model/01_plan.ipynb #planevent2
 def without_events(approaches: Iterable[Approach]) -> tuple[Approach, ...]:
-    """Those approaches that read no event (`EVENTS`): the ones that run where none happens."""
-    return tuple(a for a in approaches if not {*EVENTS} & {*a.inputs})
+    """Those approaches that read no event (`event_units`): the ones that run where none happens."""
+    return tuple(a for a in approaches if not {*event_units()} & {*a.inputs})
 
 # %% ../../nbs/03_model/01_plan.ipynb #d6b926e4
 SPINUP_PARAMETERS = {

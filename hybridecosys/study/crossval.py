@@ -245,7 +245,7 @@ def crossval_report(options: CrossvalOptions) -> str:
     if not options.resume:
         unused(out)
     model = model_of_options(options)
-    cube = load_cube(options, options.spinup)
+    cube = load_cube(options, options.spinup, None if options.model is None else model)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
     same = ("workers", "calibration", "epochs", "seed", "spinup", *(f.name for f in fields(FoldOptions)))
     training["sequence_training"] = {"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_parameters', 'recovery', 'score_methods', 'save_evaluation', 'make_hybrid', 'check_options', 'train_hybrid',
            'run_of_truth', 'run_experiment', 'train_report', 'simulate_cube', 'read_simulation', 'evaluate_run',
-           'calibrate_cube']
+           'report_run', 'calibrate_cube']
 
 # %% ../../nbs/05_study/02_experiment.ipynb #9da81e8a
 import time
@@ -26,8 +26,8 @@ from .directory import check_free, forcing_options, load_cube, log, logged, resu
 from .folds import neighbourhoods
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
-from .own_model import keep_model, model_of_options, model_of_run
-from .options import CalibrateOptions, EvaluateOptions, SimulateOptions, TrainOptions, select_options
+from .own_model import keep_model, model_of_options, model_of_run, tell_changed
+from .options import CalibrateOptions, EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, select_options
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.calibration import Calibration, calibrate, is_held_out
@@ -122,7 +122,7 @@ def run_experiment(options: TrainOptions) -> dict:
     run_dir, options = as_path(options.out), resumed(options) if options.resume else options
     run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
-    cube = load_cube(options, options.spinup)
+    cube = load_cube(options, options.spinup, None if options.model is None else hybrid.structure)
     split = split_sites(dict(zip(cube.site.values.astype(str), cube.igbp.values)), options.valid_fraction, options.test_fraction, options.seed, neighbourhoods(cube, options.within).to_dict())
     sites = prepare(cube, **hybrid.forcing_options)
     part = {p: sites.select([s for s in sites.names if split[s] == p]) for p in ("train", "valid", "test")}
@@ -169,7 +169,7 @@ def simulate_cube(options: SimulateOptions) -> str:
     model = model_of_options(options) if hybrid is None else hybrid.model
     if unknown := [name for name in options.outputs if name not in model.outputs]:
         raise ValueError(f"unknown output {unknown[0]!r}{did_you_mean(unknown[0], model.outputs)}")
-    cube = load_cube(options)
+    cube = load_cube(options) if hybrid is None else load_cube(options, hybrid.spinup, _own(options))
     if hybrid is not None:
         run = hybrid.simulate(cube, options.outputs or None, dtype=options.dtype)
     else:
@@ -177,6 +177,11 @@ def simulate_cube(options: SimulateOptions) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(out, run)
     return f"{run.sizes['site']} sites, {run.sizes['time']} days: {out}"
+
+
+def _own(options: SimulateOptions | EvaluateOptions) -> Model | None:
+    "The model of your own that a cube is made up with: that of the run, or of the options; None where a cube is named, and for WROASTED."
+    return None if options.cube is not None else model_of_run(as_path(options.run), options.model)
 
 
 def _trained(options: SimulateOptions | EvaluateOptions) -> HybridModel:
@@ -204,7 +209,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
         raise FileNotFoundError(f"no run at {path}")
     out, hybrid = unused(options.out, options), _trained(options) if path.is_dir() else None
     run = None if hybrid is not None else read_simulation(path)
-    cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup)
+    cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup, _own(options))
     if hybrid is None:
         cube = cube.sel(site=[s for s in cube.site.values if s in run.site.values])
         if not cube.sizes["site"]:
@@ -220,6 +225,13 @@ def evaluate_run(options: EvaluateOptions) -> str:
         write_report(out)
     return f"\nDaily NSE, median (quartiles) over {run.sizes['site']} sites\n\n{score_table(scores).to_string()}\n\nreport: {out / 'report.html'}"
 
+
+def report_run(options: ReportOptions) -> str:
+    "`write_report` as the command `hybridecosys report` asks for it; returns what to print. Warns where the run's own model has changed since."
+    report = write_report(options.run, options.out, options.title)
+    tell_changed(as_path(options.run))
+    return f"report: {report}"
+
 # %% ../../nbs/05_study/02_experiment.ipynb #c4b20005
 def calibrate_cube(options: CalibrateOptions) -> str:
     """Calibrate all sites of a cube into the run directory `options.out`; returns the table of scores on the years held out.
@@ -229,7 +241,8 @@ def calibrate_cube(options: CalibrateOptions) -> str:
     if options.resume and not (run_dir / "options.json").is_file():
         raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
     check_free(run_dir) if options.resume else unused(run_dir)
-    model, cube = model_of_options(options), load_cube(options)
+    model = model_of_options(options)
+    cube = load_cube(options, options.spinup, None if options.model is None else model)
     given = [] if options.start is None else [_parameters_of(as_path(options.start), cube)]
     with locked(run_dir), logged(run_dir):
         resume = options.resume and (run_dir / "config.json").is_file()

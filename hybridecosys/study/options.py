@@ -24,11 +24,11 @@ class CubeOptions:
     """Which sites, from where."""
 
     cube: str | None = None
-    """NetCDF file or Zarr store of sites, a path or a URL; without it the embedded synthetic cube."""
+    """NetCDF file or Zarr store of sites, a path or a URL; without it one is made up, with observations of WROASTED, or of the model that --model names."""
     sites: tuple[str, ...] = ()
     """Names of the sites to use; all by default."""
     n_sites: int | None = None
-    """Use this many sites, drawn with the seed; the synthetic cube is made with this many (32)."""
+    """Use this many sites, drawn with the seed; a made-up cube is made with this many (32)."""
     years: int = 5
     """Years of the synthetic cube."""
     seed: int = 0
@@ -101,7 +101,7 @@ class EvaluateOptions(CubeOptions):
     targets: tuple[str, ...] = ()
     """Observations to compare with; all that the cube carries by default."""
     model: str | None = None
-    """Where the model of your own that a run was made with is now, as file.py:name or package.module:name, if it has moved."""
+    """Where the model of your own that a run was made with is now, as file.py:name or package.module:name, if it has moved. Without --cube, the observations are made up with it."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILE', 'module_of_file', 'module_of_name', 'find_model', 'model_of_options', 'printed', 'used_by', 'source_of',
-           'record_of', 'keep_model', 'compare', 'model_of_run']
+           'record_of', 'keep_model', 'compare', 'model_of_run', 'tell_changed']
 
 # %% ../../nbs/05_study/01_own_model.ipynb #ownmodimp01
 import ast
@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,12 +166,15 @@ def compare(file: Path, model: Model) -> None:
                          f"{FILE} there holds the text of its equations; bring them back, or begin another run")
 
 # %% ../../nbs/05_study/01_own_model.ipynb #ownmodkeep4
+def _record_above(run: Path) -> Path | None:
+    return next((p / FILE for p in (run, *run.absolute().parents[:5]) if (p / FILE).is_file()), None)
+
+
 def model_of_run(run: Path, text: str | None = None) -> Model | None:
     """The model of your own that a training or calibration, or a part of one, was made with; None for one of the package's own. text: where it is now, if it has moved.
 
     Raises `FileNotFoundError` or `ValueError` where it is not to be found, and `ValueError` where it has changed since."""
-    file = next((p / FILE for p in (run, *run.absolute().parents[:5]) if (p / FILE).is_file()), None)
-    if file is None:
+    if (file := _record_above(run)) is None:
         return None if text is None else find_model(text)
     try:
         model = find_model(text or json.loads(file.read_text(encoding="utf-8"))["model"])
@@ -178,3 +182,13 @@ def model_of_run(run: Path, text: str | None = None) -> Model | None:
         raise type(error)(f"{error} (the model of the run in {file.parent}; --model says where it is now)") from error
     compare(file, model)
     return model
+
+# %% ../../nbs/05_study/01_own_model.ipynb #ownmodkeep7
+def tell_changed(run: Path) -> None:
+    """Warn where the model of your own that a run was made with is another one by now, or is not to be found; for what reads the files of the run alone."""
+    if (file := _record_above(run)) is None:
+        return
+    try:
+        compare(file, find_model(json.loads(file.read_text(encoding="utf-8"))["model"]))
+    except (FileNotFoundError, ValueError) as error:
+        warnings.warn(f"{error}. The report tells of the run as it was made", stacklevel=2)
