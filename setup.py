@@ -20,7 +20,7 @@ setup(
     keywords=settings["keywords"],
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=["hybridecosys*"]),
-    package_data={"hybridecosys": ["**/*.csv"]},
+    package_data={"hybridecosys": ["py.typed", "**/*.csv"]},
     include_package_data=True,
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split(), "notebooks": settings["notebooks_requirements"].split()},

@@ -19,6 +19,7 @@ from hybridecosys.data.cube import real_data_path
 FEW = ["--methods", "default", "global", "hybrid"]
 PARTS = {
     "sites": ["calibrate"],
+    "agreement": ["agree"],
     "held_out": ["crossval", "--methods", "default", "global", "by_type", "hybrid", "ensemble", "sequence", "trees", "site"],
     "years": ["crossval", "--scheme", "time", *FEW, "trees"],
     "types": ["crossval", "--scheme", "type", *FEW, "trees"],
@@ -32,9 +33,12 @@ def command(part: str, folder: Path, cube: Path, greenness: str) -> list[str]:
     verb, *more = PARTS[part]
     out = folder / part
     line = [str(Path(sys.executable).with_name("hybridecosys")), verb, "--out", str(out), *more]
+    if verb == "agree":  # its cube and model are the calibration's
+        line += ["--calibration", str(folder / "sites")]
     if (out / "options.json").is_file():
         return [*line, "--resume"]
-    line += ["--cube", str(cube), "--greenness", greenness, "--on-gap", "longest"]
+    if verb != "agree":
+        line += ["--cube", str(cube), "--greenness", greenness, "--on-gap", "longest"]
     return line + (["--together", "10"] if verb == "crossval" else []) + (["--calibration", str(folder / "sites")] if part == "held_out" else [])
 
 

@@ -214,7 +214,7 @@ def test_the_commands_of_the_study_are_understood(tmp_path):
             program, verb, *rest = study.command(part, tmp_path, tmp_path / "cube.nc", "observed")
             assert Path(program).name == "hybridecosys" and ("--resume" in rest) == begun
             options = parse(verb, rest)
-            assert options.out == str(tmp_path / part) and options.resume == begun and (begun or options.greenness == "observed")
+            assert options.out == str(tmp_path / part) and options.resume == begun and (begun or verb == "agree" or options.greenness == "observed")
             (tmp_path / part).mkdir(exist_ok=True)
             (tmp_path / part / "options.json").write_text("{}")
 

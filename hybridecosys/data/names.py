@@ -8,7 +8,7 @@ __all__ = ['did_you_mean', 'one_of']
 # %% ../../nbs/01_data/00_names.ipynb #namesimports1
 import difflib
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 # %% ../../nbs/01_data/00_names.ipynb #namesnear0002
 def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
@@ -27,7 +27,7 @@ def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
     return guess or (f"; known are {', '.join(known)}" if len(known) <= 4 * most else f"; known are {', '.join(known[:8])}, ... ({len(known)} names)")
 
 # %% ../../nbs/01_data/00_names.ipynb #namesoneof02
-def one_of(option: str, value: object, choices: Iterable[str] | type) -> None:
+def one_of(option: str, value: object, choices: Any) -> None:
     """Raise `ValueError` where the `value` of an `option` is none of the `choices` (words, or a `Literal` of them): with what they are, and which was probably meant."""
     choices = get_args(choices) or tuple(choices)
     if value not in choices:

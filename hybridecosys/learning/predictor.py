@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ class Kept:
 
     @classmethod
     @in_float32
-    def load(cls, path: str | Path, model: Model | None = None):
+    def load(cls, path: str | Path, model: Model | None = None) -> Self:
         """Read what `save` has written. `model` is needed where its structure is none of the package's own (`wroasted` and its options, `bucket`).
 
         Raises `FileNotFoundError` where there is none and `ValueError` where its structure is not that of `model`."""
@@ -257,7 +258,7 @@ class Predictor(Learner):
 
     @in_float32
     def fit(self, train_cube: xr.Dataset | Sites, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
-            targets: Sequence[str] | None = None, progress: bool = True, **options) -> "Predictor":
+            targets: Sequence[str] | None = None, progress: bool = True, **options) -> Self:
         """Train on the sites of `train_cube`, a cube or what `prepare` gives; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
 
         epochs: by default the `epochs` of the class. targets: names from `TARGETS`; by default all that the cube carries. run_dir: directory for configuration, checkpoints and losses;

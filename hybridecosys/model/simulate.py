@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -87,11 +88,15 @@ def one_process() -> None:
     _COMPUTES[:] = [os.getpid()]
 
 
-def in_float32(function: Callable) -> Callable:
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """`function`, computing in float32 whatever `jax_enable_x64` says; it raises as `one_process` does."""
 
     @functools.wraps(function)
-    def inside(*args, **kwargs):
+    def inside(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         one_process()
         with jax.enable_x64(False):
             return function(*args, **kwargs)

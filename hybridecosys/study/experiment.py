@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_parameters', 'recovery', 'score_methods', 'save_evaluation', 'make_hybrid', 'check_options', 'train_hybrid',
            'run_of_truth', 'run_experiment', 'train_report', 'simulate_cube', 'read_simulation', 'evaluate_run',
-           'report_run', 'calibrate_cube']
+           'report_run', 'score_years', 'calibrate_cube']
 
 # %% ../../nbs/05_study/02_experiment.ipynb #9da81e8a
 import time
@@ -232,6 +232,17 @@ def report_run(options: ReportOptions) -> str:
     tell_changed(as_path(options.run))
     return f"report: {report}"
 
+# %% ../../nbs/05_study/02_experiment.ipynb #c4b2split
+def score_years(runs: Mapping[str, xr.Dataset], seen: xr.Dataset, first: pd.Series) -> pd.DataFrame:
+    """Scores of `evaluate` for each run, with the columns method and split: `train` before the day `first` of a site (NaT: the whole record), `test` from then on.
+
+    Biomass, which has no day, counts as `train`."""
+    late = is_held_out(seen, first)
+    parts = {"train": seen.where(~late), "test": seen.drop_vars([t for t in seen if "time" not in seen[t].dims]).where(late)}
+    parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
+    tables = [score_methods(runs, part, dict.fromkeys(seen.site.values.astype(str), name)) for name, part in parts.items() if any(part[t].notnull().any() for t in part)]
+    return pd.concat(tables, ignore_index=True)
+
 # %% ../../nbs/05_study/02_experiment.ipynb #c4b20005
 def calibrate_cube(options: CalibrateOptions) -> str:
     """Calibrate all sites of a cube into the run directory `options.out`; returns the table of scores on the years held out.
@@ -259,12 +270,7 @@ def calibrate_cube(options: CalibrateOptions) -> str:
         seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(fit.model, whole, spinup=options.spinup, outputs=outputs), "calibrated": simulate(fit.model, whole, fit.parameters, spinup=options.spinup, outputs=outputs)}
-        late = is_held_out(seen, fit.periods.held_out)
-        parts = {"train": seen.where(~late), "test": seen.drop_vars("agb", errors="ignore").where(late)}
-        parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
-        tables = [score_methods(runs, part, dict.fromkeys(cube.site.values.astype(str), name)) for name, part in parts.items()
-                  if any(part[t].notnull().any() for t in part)]
-        scores = pd.concat(tables, ignore_index=True)
+        scores = score_years(runs, seen, fit.periods.held_out)
         write_table(run_dir / "sites.csv", site_table(cube))
         write_table(run_dir / "scores.csv", scores)
     where = "the years held out" if "test" in set(scores.split) else "the years that calibrate"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spinup', 'WITHIN', 'Scheme', 'CubeOptions', 'check_model_name', 'ModelOptions', 'SimulateOptions', 'EvaluateOptions',
            'LearnOptions', 'TrainOptions', 'FoldOptions', 'CrossvalOptions', 'ReportOptions', 'CalibrateOptions',
-           'to_json', 'select_options', 'check_keys', 'from_json', 'read_options']
+           'AgreeOptions', 'to_json', 'select_options', 'check_keys', 'from_json', 'read_options']
 
 # %% ../../nbs/05_study/01_options.ipynb #6a409e79
 import json
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..data.names import did_you_mean
 from ..data.choices import ON_GAP, OUT_OF_RANGE, OnGap, OutOfRange, as_path
-from ..learning.options import EPOCHS, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, at_least, check_epochs
+from ..learning.options import EPOCHS, KNOWN_EPOCHS, KNOWN_SITES, SEQUENCE, SEQUENCE_EPOCHS, CalibrationOptions, NetworkOptions, TrainingOptions, at_least, check_epochs
 
 # %% ../../nbs/05_study/01_options.ipynb #fa1821b1
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +253,43 @@ class CalibrateOptions(CalibrationOptions, ModelOptions):
     def __post_init__(self):
         for base in (ModelOptions, CalibrationOptions):
             base.__post_init__(self)
+
+# %% ../../nbs/05_study/01_options.ipynb #agreeopt1
+@dataclass(frozen=True, kw_only=True)
+class AgreeOptions(TrainingOptions, NetworkOptions):
+    """Train one network at all sites of a calibration, and compare both in the years that neither saw."""
+
+    calibration: str
+    """Directory that `hybridecosys calibrate` has written."""
+    cube: str | None = None
+    """The cube; by default the one that was calibrated with."""
+    out: str = "runs/agreement"
+    """Run directory; it must not be in use, unless --resume."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint, with its options."""
+    epochs: int = KNOWN_EPOCHS
+    """Passes over the sites."""
+    features: tuple[str, ...] = ()
+    """Groups of site features that the network sees; by default plant_form, igbp, bioclim, site and other, as the cube carries them."""
+    hidden: int = KNOWN_SITES["hidden"]
+    """Width of the network."""
+    layers: int = KNOWN_SITES["layers"]
+    """Hidden layers after the first."""
+    dropout: float = KNOWN_SITES["dropout"]
+    """Share of hidden values dropped in training."""
+    weight_decay: float = KNOWN_SITES["weight_decay"]
+    """Weight decay of the optimiser, on all but the biases: it draws the sites together."""
+    noise: float = KNOWN_SITES["noise"]
+    """Standard deviation of noise on the scaled features, in training."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self):
+        for base in (NetworkOptions, TrainingOptions):
+            base.__post_init__(self)
+        check_epochs(self.epochs)
+        if self.keep == "best":
+            raise ValueError("keep best chooses the epoch at validation sites, and here all sites train")
 
 # %% ../../nbs/05_study/01_options.ipynb #b8dd3309
 def to_json(options: CubeOptions) -> dict[str, Any]:
