@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CLIMATES', 'PERSISTENCE', 'GAMMA_SHAPE', 'AUTOCORRELATION', 'NIGHT', 'draw_climate', 'relative_rain', 'wet_days',
            'rain', 'temperature', 'cloudiness', 'shortwave', 'site_weather', 'draw_igbp', 'draw_attributes',
-           'synthetic_weather']
+           'draw_sites', 'synthetic_weather']
 
 # %% ../../nbs/01_data/10_weather.ipynb #ff01275a
+from collections.abc import Sequence
 from io import StringIO
 
 import numpy as np
@@ -197,6 +198,30 @@ def _labelled(cube: xr.Dataset) -> xr.Dataset:
     return cube
 
 # %% ../../nbs/01_data/10_weather.ipynb #31db7ce1a
+def draw_sites(numbers: Sequence[int], years: int = 5, seed: int = 0, start: int = 2001, again: int = 0) -> xr.Dataset:
+    """The sites of `synthetic_weather` with these `numbers`, counted from 0, or what is drawn in their place, for the `again`-th time.
+
+    The climates of the first draw come in turn, that of a site that is drawn again is any of them.
+    """
+    time = pd.date_range(f"{start}-01-01", f"{start + int(years) - 1}-12-31")
+    time = time[~((time.month == 2) & (time.day == 29))]
+    rngs = [np.random.default_rng([seed, i, again]) for i in numbers]  # without `again`, the stream of (seed, site)
+    names = [str(r.choice(CLIMATES.index)) if again else CLIMATES.index[i % len(CLIMATES)] for r, i in zip(rngs, numbers)]
+    climates = [draw_climate(r, name) for r, name in zip(rngs, names)]
+    series = pd.DataFrame([site_weather(r, c, time) for r, c in zip(rngs, climates)])
+    coords = {"site": [f"SY-{i + 1:03d}" for i in numbers], "time": time}
+    cube = xr.Dataset({k: (("site", "time"), np.stack(v), {"units": VARIABLES.unit[k]}) for k, v in series.items()}, coords=coords)
+    classes = koppen_from_weather(cube).values
+    attributes = pd.DataFrame(
+        [draw_attributes(r, c, k) | {"climate": c["climate"]} for r, c, k in zip(rngs, climates, classes)]
+    )
+    cube = cube.assign({k: ("site", np.array(v.tolist())) for k, v in attributes.items()})
+    seasonal = 3 * np.cos(2 * np.pi * (time.day_of_year.values - 135) / 365)
+    cube["CO2"] = "time", default_co2(time).values + seasonal
+    cube["aridity_index"] = aridity_index(_labelled(cube))
+    return _labelled(cube)
+
+# %% ../../nbs/01_data/10_weather.ipynb #31db7ce1b
 def synthetic_weather(n_sites: int = 32, years: int = 5, seed: int = 0, start: int = 2001) -> xr.Dataset:
     """Seeded synthetic weather and attributes in the form of a FLUXNET cube, dims (site, time), without fluxes.
 
@@ -207,20 +232,5 @@ def synthetic_weather(n_sites: int = 32, years: int = 5, seed: int = 0, start: i
     for name, value in (("n_sites", n_sites), ("years", years)):
         if int(value) != value or value < 1:
             raise ValueError(f"{name} is {value!r}: must be an integer of at least 1")
-    time = pd.date_range(f"{start}-01-01", f"{start + int(years) - 1}-12-31")
-    time = time[~((time.month == 2) & (time.day == 29))]
-    rngs = [np.random.default_rng([seed, i]) for i in range(int(n_sites))]
-    climates = [draw_climate(r, CLIMATES.index[i % len(CLIMATES)]) for i, r in enumerate(rngs)]
-    series = pd.DataFrame([site_weather(r, c, time) for r, c in zip(rngs, climates)])
-    coords = {"site": [f"SY-{i + 1:03d}" for i in range(int(n_sites))], "time": time}
-    cube = xr.Dataset({k: (("site", "time"), np.stack(v), {"units": VARIABLES.unit[k]}) for k, v in series.items()}, coords=coords)
-    classes = koppen_from_weather(cube).values
-    attributes = pd.DataFrame(
-        [draw_attributes(r, c, k) | {"climate": c["climate"]} for r, c, k in zip(rngs, climates, classes)]
-    )
-    cube = cube.assign({k: ("site", np.array(v.tolist())) for k, v in attributes.items()})
-    seasonal = 3 * np.cos(2 * np.pi * (time.day_of_year.values - 135) / 365)
-    cube["CO2"] = "time", default_co2(time).values + seasonal
-    cube["aridity_index"] = aridity_index(_labelled(cube))
     source = f"hybridecosys.data.weather.synthetic_weather({n_sites=}, {years=}, {seed=}, {start=})"
-    return _labelled(cube).assign_attrs(title="Synthetic daily weather", source=source)
+    return draw_sites(range(int(n_sites)), years, seed, start).assign_attrs(title="Synthetic daily weather", source=source)
