@@ -1,6 +1,8 @@
-"""Run all notebooks, or those under a path, in one process (parallel workers fork, and JAX does not survive a fork), and leave without taking the interpreter down piece by piece, which takes minutes after a hundred of them.
+"""Run all notebooks, or those under a path, in one process (parallel workers fork, and JAX does not survive a fork), and leave without taking the interpreter down piece by
+piece, which takes minutes after a hundred of them.
 
-Programs are compiled without optimisation, as those of the tests are (tests/conftest.py), in less than half the time. A second process, beside the first, compiles as a user's does: for the notebooks whose programs run for longer than that saves."""
+Programs are compiled without optimisation, as those of the tests are (tests/conftest.py), in less than half the time. A second process, beside the first, compiles as a user's
+does: for the notebooks whose programs run for longer than that saves."""
 
 import os
 import runpy

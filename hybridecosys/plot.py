@@ -67,7 +67,8 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
            end: str | None = None, ax: Axes | None = None) -> Axes:
     """Day by day at one site: lines of one run, or of several by name, and observed days as dots.
 
-    runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs. site: needed where there are several.
+    runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs. site: needed
+    where there are several.
     start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
     runs = _named(runs)
@@ -302,7 +303,8 @@ def _places(values: xr.DataArray, where: xr.Dataset | Sites | None) -> pd.DataFr
 def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits: tuple[float, float] | None = None, colours: str = "viridis", ax: Axes | None = None) -> Axes:
     """One value for each cell (lat, lon) or site on the map, with a scale that tells name and unit.
 
-    values: dims lat and lon (or latitude and longitude), or site; take a mean over time first. where: a cube, or what `prepare` made of it, with latitude and longitude of the sites, where the values have none.
+    values: dims lat and lon (or latitude and longitude), or site; take a mean over time first. where: a cube, or what `prepare` made of it, with latitude and longitude of the
+    sites, where the values have none.
     limits: ends of the colour scale, by default all values. Raises `TypeError` for what is no DataArray, `ValueError` for other dimensions, for places that are not known, and where all is NaN.
     """
     if not isinstance(values, xr.DataArray):

@@ -24,7 +24,8 @@ from hybridecosys.model.twin import synthetic_cube
 
 MODEL = bucket()
 METHODS = ("default", "by_type", "hybrid", "sequence", "trees")
-SETTINGS = dict(model=MODEL, targets=["gpp", "nee", "evapotranspiration"], k=2, epochs=2, spinup="none", batch_size=4, max_years=1, together=1, members=2, features=["igbp", "bioclim"], network=NetworkOptions(hidden=4, layers=0),
+SETTINGS = dict(model=MODEL, targets=["gpp", "nee", "evapotranspiration"], k=2, epochs=2, spinup="none", batch_size=4, max_years=1, together=1, members=2, features=["igbp", "bioclim"],
+                network=NetworkOptions(hidden=4, layers=0),
                 sequence=SequenceOptions(hidden=4, embed=2, window=100, warmup=20, windows=1))
 FLUXES = ["GPP_NT_VUT_REF", "NEE_VUT_REF", "RECO_NT_VUT_REF", "LE_F_MDS", "T"]
 TABLES = ["scores.csv", "losses.csv", "folds.csv", "seasons.csv", "summary.csv", "sites.csv", "distance.csv"]

@@ -59,7 +59,8 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_reader_of_a_cube_sees_the_same(cube, form):
     other = FORMS[form](cube)
-    for read in (canonical, he.prepare_forcing, he.observations, bioclim, aridity_index, koppen_from_weather, lambda c: site_features(c, groups=GROUPS), lambda c: FeatureEncoder(GROUPS).fit_transform(c)):
+    for read in (canonical, he.prepare_forcing, he.observations, bioclim, aridity_index, koppen_from_weather, lambda c: site_features(c, groups=GROUPS),
+                 lambda c: FeatureEncoder(GROUPS).fit_transform(c)):
         xr.testing.assert_allclose(read(other), read(cube), rtol=1e-5, atol=1e-7)
     pd.testing.assert_frame_equal(site_table(other), site_table(cube), check_exact=False, rtol=1e-6)
     pd.testing.assert_frame_equal(make_folds(other, k=3), make_folds(cube, k=3))

@@ -306,7 +306,8 @@ def test_subset_files_train_alone_and_beside_fullset_files(kinds, tmp_path):
 def test_an_archive_that_is_damaged_or_encrypted_is_refused_by_name(tmp_path):
     whole = zipped(tmp_path / NAME.replace("_DD", "").replace(".csv", ".zip"), {NAME: sample_path().read_text()})
     content = whole.read_bytes()
-    for faulty in (content[:3000] + bytes(300) + content[3300:], content[:-3000], content[:6] + bytes([content[6] | 1]) + content[7:].replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")):
+    for faulty in (content[:3000] + bytes(300) + content[3300:], content[:-3000],
+                   content[:6] + bytes([content[6] | 1]) + content[7:].replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")):
         whole.write_bytes(faulty)
         with pytest.raises(ValueError, match=r"1-3.zip: not a zip file, or truncated, damaged or encrypted"):
             read_fluxnet(whole)

@@ -71,7 +71,8 @@ def test_what_is_near_to_nothing_is_answered_with_what_there_is(cube):
         he.observations(cube, ["moonlight"])
 
 
-@pytest.mark.parametrize("kind, name, home", [(TrainingOptions, "dropout", "NetworkOptions"), (TrainingOptions, "starts", "CalibrationOptions"), (CalibrationOptions, "learning_rate", "TrainingOptions")])
+@pytest.mark.parametrize("kind, name, home", [(TrainingOptions, "dropout", "NetworkOptions"), (TrainingOptions, "starts", "CalibrationOptions"),
+                                              (CalibrationOptions, "learning_rate", "TrainingOptions")])
 def test_an_option_of_another_place_is_sent_there(kind, name, home):
     with pytest.raises(TypeError, match=f"{kind.__name__} has no option '{name}'; it is one of {home}"):
         make_options(kind, {name: 1})

@@ -188,7 +188,8 @@ def test_without_a_cube_the_observations_are_of_the_model_itself(home, capsys):
     assert "observations of the model bucket itself" in capsys.readouterr().err
     both = [pd.read_csv(f"{where}/scores.csv").query("method == 'hybrid'").set_index(["site", "target", "scale"]).nse for where in ("twin", "judged")]
     np.testing.assert_allclose(both[0], both[1].loc[both[0].index], rtol=1e-4)
-    for name, more, culprit in [("make_model", ["--targets", "transpiration"], "no output for transpiration"), ("driven", [], "greenness drives it"), ("fixed", [], "no parameter that is learned for each site")]:
+    for name, more, culprit in [("make_model", ["--targets", "transpiration"], "no output for transpiration"), ("driven", [], "greenness drives it"),
+                                ("fixed", [], "no parameter that is learned for each site")]:
         assert main([*[a.replace("make_model", name) for a in args], *more, "--out", "never"]) == 1
         said = capsys.readouterr().err
         assert culprit in said and "--cube" in said and not Path("never").exists()

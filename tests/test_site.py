@@ -169,7 +169,8 @@ def test_sidebar_opens_on_a_narrow_screen_and_stands_on_a_wide_one(seen, browser
     page.close()
 
 
-@pytest.mark.parametrize("words, where", [("own data", "00_start/02_your_data.html"), ("missing values", "00_start/05_faq.html"), ("GPU", "00_start/05_faq.html"), ("eps_max", "07_reference/02_parameters.html")])
+@pytest.mark.parametrize("words, where", [("own data", "00_start/02_your_data.html"), ("missing values", "00_start/05_faq.html"), ("GPU", "00_start/05_faq.html"),
+                                          ("eps_max", "07_reference/02_parameters.html")])
 def test_search_finds(browser, address, words, where):
     page = browser.new_page(viewport=WIDE)
     page.goto(f"{address}/index.html")

@@ -170,7 +170,8 @@ def test_a_process_that_brings_a_pool(wide):
     inputs_of = he.prepare_forcing(wide)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = he.simulate(wet, inputs_of, {"interception.capacity": 1.0}, spinup="none", outputs=["canopy", "interception", "water_balance", "evapotranspiration", "soil_evaporation", "transpiration"],
+        found = he.simulate(wet, inputs_of, {"interception.capacity": 1.0}, spinup="none",
+                            outputs=["canopy", "interception", "water_balance", "evapotranspiration", "soil_evaporation", "transpiration"],
                             dtype="float64")
     assert float(abs(found.water_balance).max()) < 1e-9 and float(found.canopy.max()) > 0 and "canopy" in found.water_pool
     np.testing.assert_allclose(found.evapotranspiration, found.soil_evaporation + found.transpiration + found.interception, atol=1e-12)

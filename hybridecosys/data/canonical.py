@@ -133,7 +133,8 @@ def require_dataset(data) -> None:
     if isinstance(data, xr.Dataset):
         return
     ways = {"DataFrame": "read_fluxnet(path) reads a file of FLUXNET, build_cube(paths) many; of a table of your own, its index the dates, make one with "
-                         "xr.Dataset({'TA_F': (('site', 'time'), table[['your column']].T.values, {'units': 'degC'}), ...}, coords={'site': ['XX-Abc'], 'time': table.index}), and so on for each variable",
+                         "xr.Dataset({'TA_F': (('site', 'time'), table[['your column']].T.values, {'units': 'degC'}), ...}, "
+                         "coords={'site': ['XX-Abc'], 'time': table.index}), and so on for each variable",
             "DataArray": "its variables have names: data.to_dataset(name='TA_F')"} | dict.fromkeys(("str", "PosixPath", "WindowsPath"), "open_cube(path) and read_fluxnet(path) read one")
     kind = type(data).__name__
     raise TypeError(f"a cube is an xarray.Dataset, not {kind}: {ways.get(kind, 'see open_cube, read_fluxnet, build_cube')}")
@@ -154,7 +155,8 @@ def canonical(cube: xr.Dataset) -> xr.Dataset:
     longitudes from -180 to 180; dimensions in the order (site, time). Variables that the table does not know are kept as they are.
     A cube in that form is returned itself. Values are not checked (see `validate_cube`), nothing is filled.
     A variable without a unit stays without (see `check_units`).
-    Raises TypeError for what is no Dataset, ValueError naming variable or site for a unit of another quantity, text where numbers belong, an unknown IGBP class, a site without a name, and what is no date.
+    Raises TypeError for what is no Dataset, ValueError naming variable or site for a unit of another quantity, text where numbers belong, an unknown IGBP class, a site without
+    a name, and what is no date.
     """
     require_dataset(cube)
     return _ordered(_west_negative(_table_units(canonical_labels(cube))))

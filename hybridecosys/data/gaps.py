@@ -131,6 +131,7 @@ def settle_radiation(cube: xr.Dataset, tolerance: float, out_of_range: str) -> t
         return cube, []
     i, t = np.argwhere(over)[0]
     what = "set missing" if out_of_range == "missing" else "clipped to it"
-    note = f"SW_IN_F far above the potential: {over.sum()} {what} (first {rg.values[i, t]:.1f} for {rg_pot.values[i, t]:.1f} MJ m-2 d-1 at site {rg['site'].values[i]} on {pd.Timestamp(rg['time'].values[t]):%Y-%m-%d})"
+    note = (f"SW_IN_F far above the potential: {over.sum()} {what} (first {rg.values[i, t]:.1f} for {rg_pot.values[i, t]:.1f} MJ m-2 d-1 "
+            f"at site {rg['site'].values[i]} on {pd.Timestamp(rg['time'].values[t]):%Y-%m-%d})")
     settled = rg.copy(data=np.where(over, np.nan if out_of_range == "missing" else rg_pot.values, rg.values))
     return cube.assign(SW_IN_F=convert(settled, "W m-2").assign_attrs(cube["SW_IN_F"].attrs)), [note]

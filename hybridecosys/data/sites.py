@@ -230,7 +230,8 @@ def check_agreed(sites: Sites, options: Mapping | None) -> None:
     mine, theirs = ({n: tuple(v) if isinstance(v, list) else v for n, v in {**USUAL, **o}.items()} for o in (options or {}, sites.options))
     if differ := [n for n in mine if mine[n] != theirs.get(n)]:
         name = differ[0]
-        raise ValueError(f"the sites were prepared with {name}={theirs.get(name)!r}, but {name}={mine[name]!r} is asked for: prepare them so, or give these options to the model, forcing={dict(sites.options)}")
+        raise ValueError(f"the sites were prepared with {name}={theirs.get(name)!r}, but {name}={mine[name]!r} is asked for: "
+                         f"prepare them so, or give these options to the model, forcing={dict(sites.options)}")
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven02b
 def prepared(given: xr.Dataset | Sites, options: Mapping | None = None) -> Sites:

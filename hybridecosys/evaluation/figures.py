@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from ..data.observations import TARGETS
 from ..data.sites import Sites
-from .drawing import COLOURS, DASHES, LABELS, MARKERS, METRIC_LABELS, Picture, draw_land, label_of, legend_below, panels, score_distributions, score_map, scores_of, season_lines, seasonal_cycles, styled, unit_label  # noqa: F401
+from .drawing import COLOURS, DASHES, LABELS, MARKERS, METRIC_LABELS, Picture, draw_land, label_of, legend_below, panels  # noqa: F401
+from .drawing import score_distributions, score_map, scores_of, season_lines, seasonal_cycles, styled, unit_label  # noqa: F401
 from .metrics import observed_targets
 from .over_sites import parameter_agreement, site_table
 

@@ -201,7 +201,8 @@ def evaluate(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] |
              sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.
 
-    run: model output with dims (site, time), as `simulate` returns it. cube: a cube with FLUXNET names, what `prepare` has made of one, or its observations; aligned with the run by site name and date.
+    run: model output with dims (site, time), as `simulate` returns it. cube: a cube with FLUXNET names, what `prepare` has made of one, or its observations; aligned with the
+    run by site name and date.
     targets: names of `TARGETS`; by default all that have an observation at these sites. scales: names of `SCALES`; a target known once per site (agb) is scored once, at scale "record",
     against the mean of the run. sites: names; by default all sites of the run, so a run of held-out sites can be compared with the whole cube. partial: leave out, with a warning, observed
     days before or after a site's simulated record. out_of_range: what becomes of observations outside their bounds (see `validate_cube`).

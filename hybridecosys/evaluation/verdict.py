@@ -199,7 +199,8 @@ def verdict_part(page: Page, run: RunFiles) -> None:
     drawn = _drawn_methods(scores[scores.method != POSSIBLE] if "method" in scores else scores, main_scores(run.scores)[1])
     page.figure("score_distributions.png", draw.score_distributions(drawn),
                 f"Daily NSE over {where}: a dot is a site, grey lines join a site. Boxes: quartiles and median, whiskers: 10 to 90 %. "
-                "Triangles: sites below the axis, with their number." + ("" if drawn.get("method", pd.Series()).nunique() == scores.get("method", pd.Series()).nunique() else " Other methods are in the tables."))
+                "Triangles: sites below the axis, with their number."
+                + ("" if drawn.get("method", pd.Series()).nunique() == scores.get("method", pd.Series()).nunique() else " Other methods are in the tables."))
     if run.seasons is not None:
         season_figure(page, run, run.seasons.target.iloc[0])
 

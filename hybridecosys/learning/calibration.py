@@ -116,7 +116,8 @@ class Calibration(CalibrationTables):
 def _calibration_html(found: Calibration) -> str:
     options, costs, bound = found.settings["options"], found.costs, found.at_bound
     rows = {"sites": f"{len(costs)}: {', '.join(costs.index[:8])}{' ...' if len(costs) > 8 else ''}", "parameters": f"{len(found.parameters.data_vars)} of {found.model.name}",
-            "targets": ", ".join(found.settings["targets"]), "spin-up": found.settings["spinup"], "years": f"the first {options['train_fraction']:.0%} of each record, at most {options['max_years'] or 'all'}",
+            "targets": ", ".join(found.settings["targets"]), "spin-up": found.settings["spinup"],
+            "years": f"the first {options['train_fraction']:.0%} of each record, at most {options['max_years'] or 'all'}",
             "lowest cost": f"median {costs.median():.3f}, {costs.min():.3f} to {costs.max():.3f}", "at a bound": f"{len(bound)} of {costs.size * len(found.parameters.data_vars)} values"}
     scores = found.scores.pivot_table(index="target", columns="part", values="nse", aggfunc="median").round(2)
     return as_html("Calibration at each site", rows, {"median NSE": scores, "parameters at a bound": bound})

@@ -174,7 +174,8 @@ def _hybrid_html(hybrid: HybridModel) -> str:
     shared = [n for n in hybrid.learned if n in hybrid.model.shared]
     once = f"{len(shared)}: {', '.join(f'{n} {s}' if (s := table.loc[n, 'shape']) else n for n in shared)}" if shared else "none"
     rows = {"features": groups + inputs, "network": f"{1 + o.layers} layers of {o.hidden}, {o.activation}" if hybrid.features != [] else "none",
-            "parameters": f"{len(hybrid.learned) - len(shared)} of {len(table)} of {hybrid.model.name}, inside their bounds", **({"once for all sites": once} if shared else {}), "spin-up": hybrid.spinup, "training": training}
+            "parameters": f"{len(hybrid.learned) - len(shared)} of {len(table)} of {hybrid.model.name}, inside their bounds", **({"once for all sites": once} if shared else {}),
+            "spin-up": hybrid.spinup, "training": training}
     return as_html("Hybrid model", rows, {"learned parameters": table.loc[list(hybrid.learned), ["default", "lower", "upper", "unit", "description"]]})
 
 

@@ -35,7 +35,8 @@ LAGS = (7, 30, 90, 365)
 def daily_table(forcing: xr.Dataset | Sites, features: xr.DataArray, extra: Sequence[str] = ()) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
     """What trees see: a row for each day of each record. Returns values (row, column), names of the columns, and position of site and day (row,).
 
-    forcing: as of `prepare_forcing`, or what `prepare` gives; its weather, what `extra` names, and their means over `LAGS` days (over fewer where the record has only begun). features: (site, feature)."""
+    forcing: as of `prepare_forcing`, or what `prepare` gives; its weather, what `extra` names, and their means over `LAGS` days (over fewer where the record has only begun).
+    features: (site, feature)."""
     forcing, (start, length) = weather_of(forcing)
     inside = (np.arange(forcing.sizes["time"]) >= start[:, None]) & (np.arange(forcing.sizes["time"]) < (start + length)[:, None])
     columns = {}

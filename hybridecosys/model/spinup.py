@@ -139,7 +139,8 @@ def scale_pools(plan: Plan, state: State, parameters: Mapping[str, Array]) -> St
 def spin_up(dynamics: Dynamics, inputs: Inputs, kind: str) -> State:
     """State at the start of the run, (site,), without disturbance: `kind` is "none", "reference", "accelerated" or "equilibrium".
 
-    Where the sites have a `stand_age_at_start`, their vegetation is cleared at the end and grows again (see `grown_again`). Raises `ValueError` for another kind, or where a record is shorter than the year that is to be repeated.
+    Where the sites have a `stand_age_at_start`, their vegetation is cleared at the end and grows again (see `grown_again`). Raises `ValueError` for another kind, or where a
+    record is shorter than the year that is to be repeated.
     """
     one_of("spinup", kind, SPINUPS)
     calm, age = dynamics.undisturbed, dynamics.static.get("stand_age_at_start")
