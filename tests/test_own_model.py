@@ -176,6 +176,12 @@ def test_a_report_of_a_changed_model_warns_by_name(trained, changed, home, capsy
     assert Path("told.html").read_text() == page  # from the files alone
 
 
+def test_a_change_of_the_same_length_in_the_same_second_is_seen(home, changed):
+    for value in ("0.5", "0.6", "0.7", "0.5"):
+        changed("SHARE = 0.5", f"SHARE = {value}")
+        assert f"SHARE = {value}" in record_of(find_model("own_equations.py:make_model"), "x")["source"]["gpp"]
+
+
 def test_without_a_cube_the_observations_are_of_the_model_itself(home, capsys):
     """A structure of one's own is not fitted to what WROASTED says: truth, true parameters and targets are its own, in training and where the run is judged."""
     few = ["--n-sites", "6", "--years", "1"]

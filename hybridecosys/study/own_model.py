@@ -16,7 +16,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -45,6 +45,7 @@ def module_of_file(where: str) -> ModuleType:
         raise ValueError(f"a module of the name {name} is there already ({there}): give the file another name")
     if known is not None and _READ.get(str(file)) != text:
         del sys.modules[name]
+        Path(cache_from_source(str(file))).unlink(missing_ok=True)  # Python takes it for that of the new text, if both are of one second and one length
     module = importlib.import_module(name)
     _READ[str(file)] = text
     return module
