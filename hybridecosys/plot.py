@@ -251,7 +251,6 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
     sets = {"": values} if isinstance(values, xr.Dataset) else dict(values)
     first = next(iter(sets.values()))
     table = parameter_table(first if model is None else describe_parameters(first[[n for n in first if n in model.parameters.index]], model.parameters))
-    table = table[[first[n].ndim <= 1 for n in table.index]]
     if table.empty:
         raise ValueError("the parameters carry no bounds: give the model that they are of, model=...")
     if strange := [n for n in names or () if n not in table.index]:

@@ -434,6 +434,23 @@ def test_bounds_survive_the_file(run_dir):
     assert table.loc["gpp_vpd.kappa"].tolist() == [0.0, 1.0, 0.5, "kPa-1"]
 
 
+@pytest.mark.parametrize("dims", [("w_dim_0", "w_dim_1"), ("w_dim_0", "site")])  # of a training; of a cross-validation, where folds differ
+def test_report_leaves_the_weights_of_a_network_out_and_says_so(run_dir, dims):
+    with xr.open_dataset(run_dir / "parameters.nc") as file:
+        parameters = file.load()
+    size = {"w_dim_0": 8, "w_dim_1": 4, **parameters.sizes}
+    parameters["gpp_vpd.weights"] = dims, np.ones([size[d] for d in dims]), {"lower": -5.0, "upper": 5.0, "units": "1"}
+    parameters.to_netcdf(run_dir / "parameters.nc")
+    for other in ("true_parameters.nc", "parameters_calibrated.nc"):
+        parameters.drop_attrs(deep=False).to_netcdf(run_dir / other)
+    text = write_report(run_dir).read_text()
+    assert "are not shown: gpp_vpd.weights." in text and "gpp_vpd.kappa" in text
+    table = pd.DataFrame({"lower": 0.0, "upper": 1.0}, index=list(parameters))
+    assert list(ho.parameter_agreement(parameters, parameters, table).index) == ["gpp_vpd.kappa"]
+    with pytest.raises(ValueError, match="gpp_vpd.weights"):
+        figures.parameter_scatter(parameters, parameters, table.assign(default=0.5, unit="1"), names=["gpp_vpd.weights"])
+
+
 def test_report_needs_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_report(tmp_path / "nowhere")

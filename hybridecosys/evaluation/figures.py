@@ -27,8 +27,8 @@ from .over_sites import parameter_agreement, site_table
 def _parameter_names(names: Sequence[str] | None, table: pd.DataFrame, *sets: xr.Dataset) -> list[str]:
     "Names to draw: those asked for, else those of the table that all sets have."
     if names is None:
-        names = [p for p in table.index if all(p in s for s in sets)]
-    absent = [p for p in names if p not in table.index or any(p not in s for s in sets)]
+        names = [p for p in table.index if all(p in s and s[p].ndim <= 1 for s in sets)]  # no arrays
+    absent = [p for p in names if p not in table.index or any(p not in s or s[p].ndim > 1 for s in sets)]
     if absent or not names:
         raise ValueError(f"no values or bounds for parameters {', '.join(absent) or '(none in common)'}")
     return list(names)

@@ -124,10 +124,10 @@ def parameter_agreement(
 
     reference, learned: variables "process.name" with dim site, physical units; matched by name of site and parameter.
     table: indexed by "process.name" with columns lower and upper, as `model.parameters`. sites: default all of both.
-    Returns, per parameter known to all three: correlation (NaN where one side is constant), bias and rmse of
+    Returns, per parameter known to all three (arrays, as the weights of a network, are left out): correlation (NaN where one side is constant), bias and rmse of
     (learned - reference) / (upper - lower), at_bound (share of sites where learned is within
     1 % of the range of a bound), sites."""
-    names = [p for p in table.index if p in reference and p in learned]
+    names = [p for p in table.index if all(p in d and d[p].ndim <= 1 for d in (reference, learned))]
     if not names:
         raise ValueError("the two sets have no parameter of the table in common")
     if sites is None:

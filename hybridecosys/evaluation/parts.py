@@ -77,6 +77,8 @@ def parameter_part(page: Page, run: RunFiles) -> None:
     if table.empty:
         page.add("text", "parameters.nc records no bounds: its parameters are not shown.")
         return
+    if arrays := [p for p, value in run.parameters.items() if value.ndim > 1]:
+        page.add("text", f"Arrays, one for all sites, are not shown: {', '.join(arrays)}.")
     values = run.parameters[list(table.index)].to_dataframe()[list(table.index)]
     room = 0.01 * (table.upper - table.lower)
     at_bound = ((values < table.lower + room) | (values > table.upper - room)).mean()

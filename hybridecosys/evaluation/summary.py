@@ -92,11 +92,11 @@ def describe_parameters(parameters: xr.Dataset, table: pd.DataFrame) -> xr.Datas
 
 
 def parameter_table(parameters: xr.Dataset) -> pd.DataFrame:
-    "The inverse of `describe_parameters`: lower, upper, default, unit by parameter; those without bounds are left out."
+    "The inverse of `describe_parameters`: lower, upper, default, unit by parameter; those without bounds, and arrays, as the weights of a network, are left out."
     rows = {
         p: dict(lower=a["lower"], upper=a["upper"], default=a.get("default", np.nan), unit=a.get("units", "1"))
         for p in parameters
-        if {"lower", "upper"} <= set(a := parameters[p].attrs)
+        if {"lower", "upper"} <= set(a := parameters[p].attrs) and parameters[p].ndim <= 1
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["lower", "upper", "default", "unit"])
 
