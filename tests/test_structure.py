@@ -312,6 +312,40 @@ def test_a_series_of_ones_own_is_an_event(cube, monkeypatch):
         make_inputs(forcing.assign(cut=-forcing.cut))
 
 
+def test_what_an_event_gives_can_be_read_by_a_process_of_every_day(cube, monkeypatch):
+    """Emissions of a fire enter the net flux: 0 but on its day, whether or not another site burns, in the spin-up, too."""
+    monkeypatch.setitem(EXTRA_FORCING, "fire", None)
+
+    def fires(cube, record):
+        return xr.Dataset({"fire": cube["fire"].fillna(0.0).where(record).assign_attrs(units="1")})
+
+    @he.approach("fire", returns=("plants", "emission"), leaves="emission", units={"emission": ("gC m-2 d-1", "carbon burnt")},
+                 forcing={"fire": ExtraForcing("1", "burnt fraction", fires, event=True)})
+    def burn(plants, fire):
+        return plants * (1 - 0.5 * fire), 0.5 * plants * fire
+
+    def with_fire(nee, emission):
+        return nee + emission
+
+    flux = he.approach("net_flux", returns="net_flux", units={"net_flux": ("gC m-2 d-1", "net flux, with fires")})(with_fire)
+    model = BUCKET.insert(before="respiration", fire=burn).insert(after="respiration", net_flux=flux)
+    quiet = model.plan(disturbed=False)
+    assert [a.process for a in quiet.approaches] == [a.process for a in model.approaches] and "fire" not in [n for a in quiet.approaches for n in a.inputs]
+    assert quiet == model.plan(disturbed=False)  # one program, not one for each call
+    fire = xr.zeros_like(cube.TA_F)
+    runs = {}
+    for burnt in (0.0, 0.5):
+        fire[0, 100] = burnt
+        forcing = he.prepare_forcing(cube.assign(fire=fire), **model.forcing_options())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # carbon closes
+            runs[burnt] = he.simulate(model, forcing, spinup="reference", outputs=["net_flux", "nee", "emission", "plants"])
+    assert (runs[0.0].emission == 0).all() and runs[0.0].net_flux.equals(runs[0.0].nee) and (runs[0.5].emission > 0).sum() == 1
+    assert runs[0.5].plants[0, :100].equals(runs[0.0].plants[0, :100])  # the spin-up had no fire
+    assert runs[0.5].emission[0, 100].item() == pytest.approx(0.25 * runs[0.0].plants[0, 99].item(), rel=1e-5)
+    np.testing.assert_allclose(runs[0.5].net_flux - runs[0.5].nee, runs[0.5].emission, atol=1e-5)
+
+
 def test_a_mortality_that_reads_no_event_runs_without_one():
     def dieback(root, wood, leaf, reserve, litter_fast, litter_slow):
         return root, 0.999 * wood, leaf, reserve, litter_fast, litter_slow + 0.001 * wood
