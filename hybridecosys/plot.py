@@ -67,9 +67,8 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
            end: str | None = None, ax: Axes | None = None) -> Axes:
     """Day by day at one site: lines of one run, or of several by name, and observed days as dots.
 
-    runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs. site: needed
-    where there are several.
-    start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
+    runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs.
+    site: needed where there are several. start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
     runs = _named(runs)
     site, output = _one_site(site, runs), TARGETS.loc[target, "output"] if target in TARGETS.index else target

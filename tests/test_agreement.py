@@ -69,6 +69,15 @@ def test_resume_gives_the_same(folder, tmp_path):
     assert (once / "scores.csv").read_text() == (folder / "agreement" / "scores.csv").read_text()
 
 
+def test_a_made_up_cube_is_made_up_again_with_the_same_model(tmp_path):
+    """Without --cube the calibration was of observations of the model of one's own; the network learns from the same."""
+    calibrate = ["calibrate", "--n-sites", "3", "--years", "3", "--model", "hybridecosys.model.bucket:bucket", "--spinup", "none", "--starts", "1", "--steps", "1"]
+    assert main([*calibrate, "--out", str(tmp_path / "sites")]) == 0
+    assert main(["agree", "--calibration", str(tmp_path / "sites"), "--out", str(tmp_path / "agreement"), *SMALL]) == 0
+    here, there = (pd.read_csv(tmp_path / d / "scores.csv").query("method == 'default'").reset_index(drop=True) for d in ("agreement", "sites"))
+    pd.testing.assert_frame_equal(here, there)
+
+
 def test_nothing_is_begun_in_vain(folder, tmp_path, capsys):
     agree = ["agree", "--calibration", str(folder / "sites"), "--out"]
     assert main([*agree, str(folder / "agreement")]) == 1 and "in use" in capsys.readouterr().err

@@ -201,8 +201,7 @@ def encoded(encoder: FeatureEncoder | None, cube: xr.Dataset, forcing: xr.Datase
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorln
 class Learner(Kept):
-    """What learns from sites. features: names of feature groups; None for those of `DEFAULT_GROUPS` that a cube carries, an empty list for none. seed: of everything random.
-    forcing: options of `prepare_forcing`."""
+    """What learns from sites. features: feature groups; None for those of `DEFAULT_GROUPS` in a cube, [] for none. seed: of everything random. forcing: of `prepare_forcing`."""
 
     epochs, recipe = EPOCHS, {}
     "Epochs, and options of training that differ from those of `TrainingOptions`, where nothing else is said."

@@ -98,8 +98,7 @@ class Records:
 
 
 def make_records(forcing: xr.Dataset | Sites, observed: xr.Dataset | None, warmup: int, extra: Sequence[str] = ()) -> Records:
-    """The records of the sites of `forcing` (or of what `prepare` gives), with the observations of the same sites (None for a mere prediction). extra: daily series beside the
-    weather, channels too."""
+    """The records of the sites of `forcing` (or of `prepare`), with their observations (None for a mere prediction). extra: daily series that are channels beside the weather."""
     forcing, (start, length) = weather_of(forcing)
     weather = np.stack([forcing[c].transpose("site", "time").values for c in (*CHANNELS, *extra)], -1).astype(np.float32)
     weather[..., CHANNELS.index("precip")] = np.log1p(weather[..., CHANNELS.index("precip")])

@@ -7,7 +7,7 @@ __all__ = ['read_calibrated', 'train_as_calibrated', 'agreement_table', 'write_c
 
 # %% ../../nbs/05_study/03_agreement.ipynb #agreeimp
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,9 +40,10 @@ def read_calibrated(options: AgreeOptions) -> tuple[Calibration, Sites]:
     file = run / "options.json"
     if not file.is_file() and options.cube is None:
         raise FileNotFoundError(f"{run} does not say which cube was calibrated; give --cube")
-    asked = from_json(read_options(file, CalibrateOptions), CalibrateOptions) if file.is_file() else CalibrateOptions(cube=options.cube)
-    asked = replace(asked, cube=options.cube or asked.cube, sites=tuple(found.settings["sites"]), n_sites=None) if options.cube or asked.cube else asked
-    cube = load_cube(asked, found.settings["spinup"])
+    asked = from_json(read_options(file, CalibrateOptions), CalibrateOptions) if file.is_file() else CalibrateOptions()
+    if options.cube or asked.cube:
+        asked = replace(asked, cube=options.cube or asked.cube, sites=tuple(found.settings["sites"]), n_sites=None)
+    cube = load_cube(asked, found.settings["spinup"], None if asked.model is None else found.model)
     return found, prepare(cube, **found.settings["forcing"])
 
 # %% ../../nbs/05_study/03_agreement.ipynb #agreenet
@@ -54,8 +55,7 @@ def train_as_calibrated(found: Calibration, sites: Sites, options: AgreeOptions,
     hybrid = HybridModel(found.model, list(options.features) or None, options.seed, spinup=found.settings["spinup"], forcing=found.settings["forcing"],
                          network=select_options(options, NetworkOptions))
     resume = options.resume and (run_dir / "config.json").exists()
-    given = {f.name: getattr(training, f.name) for f in fields(training)}
-    hybrid.fit(found.sites(sites), None, options.epochs, run_dir, resume, found.settings["targets"], **given)
+    hybrid.fit(found.sites(sites), None, options.epochs, run_dir, resume, found.settings["targets"], **vars(training))
     hybrid.save(run_dir, replace=True)
     return hybrid
 
@@ -79,9 +79,7 @@ def write_comparison(run_dir: Path, found: Calibration, sites: Sites, runs: dict
     """Write scores.csv, sites.csv, agreement.csv and seasons.csv (of the years held out) of a comparison."""
     write_table(run_dir / "scores.csv", scores)
     write_table(run_dir / "sites.csv", site_table(sites.cube))
-    table = found.model.parameter_table
-    bounds = pd.DataFrame({"lower": {n: table[n].lower for n in found.parameters}, "upper": {n: table[n].upper for n in found.parameters}})
-    write_table(run_dir / "agreement.csv", parameter_agreement(found.parameters, parameters, bounds), index=True)
+    write_table(run_dir / "agreement.csv", parameter_agreement(found.parameters, parameters, found.model.parameters), index=True)
     seen = sites.observed(without=found.model.no_targets)
     late = seen[[t for t in seen if "time" in seen[t].dims]].where(is_held_out(seen, found.periods.held_out))
     shown = [s for s in scores[scores.split == "test"].site.unique()]

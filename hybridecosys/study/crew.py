@@ -151,8 +151,7 @@ def check_model(model: Model) -> None:
 # %% ../../nbs/05_study/06_crew.ipynb #c9a10010c
 @contextmanager
 def crew(study: Study, workers: int = 1, client: Any = None, progress: bool = True) -> Iterator[Callable[[Unit], object]]:
-    """What does the work: yields a function of a list of units that yields each one, with its seconds, when it is done. workers: new processes; client: a `distributed.Client`
-    instead. Interrupted, the processes begun here are ended; what they had saved stays."""
+    """Yields a function of units that yields each, with its seconds, when done. workers: new processes, ended when interrupted; client: a `distributed.Client` instead."""
     if client is not None:
         there = client.scatter(study, broadcast=True)
 

@@ -134,8 +134,7 @@ class Found:
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10015b
 class CrossValidation(Found):
-    """What a cross-validation found, from its run directory. scores: columns method, fold, split ("test"), site, target, scale, then those of `evaluate`. losses: method, fold,
-    epoch, split, target, loss."""
+    """What a cross-validation found. scores: method, fold, split ("test"), site, target, scale, then columns of `evaluate`. losses: method, fold, epoch, split, target, loss."""
 
     def parameters(self, method: str) -> xr.Dataset:
         """Parameters at each test site as its fold predicts them, "process.name" -> (site), with the coordinate fold; a site of two folds is there twice.
