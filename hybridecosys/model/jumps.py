@@ -137,11 +137,11 @@ def _planck(x: Array) -> Array:
 
 # %% ../../nbs/03_model/04_jumps.ipynb #5a1d0c05a
 def _weight(sheds: tuple[str, ...], before: State, middle: State, now: State, n: Array) -> Array:
-    """Weight of the last year before a jump of `n` years, to that of the first after: how far the pools that feed the slow ones, leaves and roots, are, in the mean of these n +
-    1 years, from where they end (1), (site,).
+    """Weight of the last year before a jump of `n` years, to that of the first after: how far the pools that feed the slow ones, leaves and roots, are,
+    in the mean of these n + 1 years, from where they end (1), (site,).
 
-    `before`, `middle` and `now` are the states of three years in a row. A share r of their change is left each year: the mean of (r^k - r^N) / (1 - r^N) over k = 1 ... N; of 1
-    - k / N where no trend slows down.
+    `before`, `middle` and `now` are the states of three years in a row. A share r of their change is left each year: the mean of (r^k - r^N) / (1 - r^N) over k = 1 ... N;
+    of 1 - k / N where no trend slows down.
     """
     if not sheds:
         return jnp.broadcast_to(n / (2 * (n + 1.0)), next(iter(now.values())).shape)

@@ -151,15 +151,14 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
 
     parameters: "process.name" -> scalar or (site,) array or DataArray, or a Dataset of them; the rest keeps its default.
     spinup: "none" (the starting values), "reference", "accelerated" (close to the reference, at a small part of the
-    cost of its gradient; see the notebook on spin-up for where they differ) or "equilibrium" (which a few sites, whose water never repeats itself, do not reach). state: the
-    result of another run to go on from, instead of a spin-up.
+    cost of its gradient; see the notebook on spin-up for where they differ) or "equilibrium" (which a few sites, whose water never repeats itself, do not reach).
+    state: the result of another run to go on from, instead of a spin-up.
     outputs: names wanted (`model.outputs`); by default `model.shown` and the daily pools. dtype: "float32" or "float64".
 
     Returns a Dataset of the outputs (site, time), NaN outside each site's record, and `final_water`, `final_carbon` and
     `final_memory`, the state after each site's last day. Outputs with layers are (site, layer, time); (site, layer) where they never change.
-    Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount. Raises `KeyError` for unknown parameters or
-    outputs and `ValueError` for unusable
-    values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
+    Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount.
+    Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
     """
     one_of("spinup", spinup, SPINUPS)
     one_of("dtype", dtype, ("float32", "float64"))

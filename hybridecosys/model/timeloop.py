@@ -49,8 +49,7 @@ class Dynamics:
     """A model bound to its parameters: all that a day needs beside state and weather. A pytree of its parameters and static values.
 
     `parameters` holds every parameter of the model by "process.name", scalar or (site,), an array with an axis of length 1 or of the sites behind its own; `static` the site
-    attributes and what follows from them
-    (see `bind`), each (site,).
+    attributes and what follows from them (see `bind`), each (site,).
     """
 
     plan: Plan

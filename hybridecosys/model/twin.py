@@ -134,7 +134,7 @@ def living_sites(n_sites: int, years: int, seed: int, model: Model, spinup: str)
     Raises `ValueError` naming a site where nothing grows after `TRIES` more draws.
     """
     cube, outputs = synthetic_weather(n_sites, years, seed), [n for n in OBSERVED if n in model.outputs]
-    for again in range(1, TRIES + 2):
+    for again in range(1, TRIES + 2):  # all sites are run each time: for a few of them the model would be compiled anew
         truth = true_parameters(model, cube, seed)
         forcing = prepare_forcing(cube.merge(cover_fractions(cube, greenness=False)))
         run = simulate(model, forcing, {str(p): truth.sel(parameter=p) for p in truth.parameter.values}, spinup=spinup, outputs=outputs)

@@ -117,17 +117,16 @@ def _others(process: str, into: Callable | None, results: int) -> tuple[str, ...
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001
 def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (), *, hidden: int = 8, bounds: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0),
-           scale: Mapping[str, tuple[float, float]] | None = None,
-           start: float | Sequence[float] | Callable | None = None, into: Callable | None = None, seed: int = 0, forcing: Sequence[str] = (), leaves: str | Sequence[str] = (),
-           units: Mapping[str, tuple[str, str]] | None = None) -> Approach:
+           scale: Mapping[str, tuple[float, float]] | None = None, start: float | Sequence[float] | Callable | None = None, into: Callable | None = None, seed: int = 0,
+           forcing: Sequence[str] = (), leaves: str | Sequence[str] = (), units: Mapping[str, tuple[str, str]] | None = None) -> Approach:
     """A network as an approach to `process`: `model.replace(gpp_vpd=he.neural("gpp_vpd", ["vpd_day", "co2"]))`.
 
     inputs: names of forcing, attributes, pools or results of processes before it, each one number per site and day. returns: as of `approach`; by default what the approach returns that it replaces.
-    hidden: number of hidden units. bounds: (low, high) that the result never leaves, or a pair for each of several results. scale: usual (low, high) of inputs, for those that
-    `RANGES` does not have, or
-    instead. start: what it gives before training: a number, an equation (an approach or a function of some of the inputs), or None, the middle of the bounds. into: a function that makes of the
-    results what the process returns, `into(share, soil)`: its first arguments are the results, the others are looked up in the model; for a process that moves water or carbon,
-    which must not appear or vanish. seed: of the first weights.
+    hidden: number of hidden units. bounds: (low, high) that the result never leaves, or a pair for each of several results.
+    scale: usual (low, high) of inputs, for those that `RANGES` does not have, or instead.
+    start: what it gives before training: a number, an equation (an approach or a function of some of the inputs), or None, the middle of the bounds.
+    into: a function that makes of the results what the process returns, `into(share, soil)`: its first arguments are the results, the others are looked up in the model;
+    for a process that moves water or carbon, which must not appear or vanish. seed: of the first weights.
     forcing, leaves, units: as of `approach`.
 
     Its weights are parameters with the scope "global", which `HybridModel` trains. Raises `ValueError` for an input without a range, bounds that are none, and as `first_weights` does.

@@ -16,7 +16,6 @@ from ..data.choices import as_path
 from ..data.files import locked, write_dataset, write_table
 from ..data.observations import TARGETS
 from ..data.sites import Sites, prepare
-from ..evaluation.metrics import seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
 from ..evaluation.report import write_report
 from ..learning.calibration import Calibration, is_held_out
@@ -24,7 +23,7 @@ from ..learning.hybrid import HybridModel
 from ..learning.options import NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from .directory import check_free, load_cube, log, logged, start_run, tell_changes, unused
-from .experiment import score_years
+from .experiment import score_years, write_evaluation
 from .options import AgreeOptions, CalibrateOptions, from_json, read_options, select_options
 from .own_model import keep_model, model_of_run
 
@@ -77,13 +76,10 @@ def agreement_table(scores: pd.DataFrame, split: str = "test", metric: str = "ns
 # %% ../../nbs/05_study/03_agreement.ipynb #agreewrite
 def write_comparison(run_dir: Path, found: Calibration, sites: Sites, runs: dict, scores: pd.DataFrame, parameters) -> None:
     """Write scores.csv, sites.csv, agreement.csv and seasons.csv (of the years held out) of a comparison."""
-    write_table(run_dir / "scores.csv", scores)
-    write_table(run_dir / "sites.csv", site_table(sites.cube))
     write_table(run_dir / "agreement.csv", parameter_agreement(found.parameters, parameters, found.model.parameters), index=True)
     seen = sites.observed(without=found.model.no_targets)
     late = seen[[t for t in seen if "time" in seen[t].dims]].where(is_held_out(seen, found.periods.held_out))
-    shown = [s for s in scores[scores.split == "test"].site.unique()]
-    write_table(run_dir / "seasons.csv", seasons(runs, late, sites=shown[:: max(1, len(shown) // 6)][:6]))
+    write_evaluation(run_dir, runs, late, site_table(sites.cube), scores)
 
 # %% ../../nbs/05_study/03_agreement.ipynb #agreerun
 def agree_with(options: AgreeOptions) -> str:

@@ -99,8 +99,7 @@ class StudyOptions(FoldOptions):
     def __post_init__(self):
         super().__post_init__()
         check_epochs(self.epochs)
-        own = {n: v for n, v in self.sequence_training.items() if n != "most_epochs"}
-        make_options(TrainingOptions, {**asdict(self.training), **own})
+        make_options(TrainingOptions, {**asdict(self.training), **{n: v for n, v in self.sequence_training.items() if n != "most_epochs"}})
         make_options(CalibrationOptions, self.calibration_options)
         if self.together > 1 and not self.training.max_years:
             raise ValueError("folds are trained together on records cut to a number of years: give max_years, or together=1")
