@@ -126,7 +126,7 @@ class TrainingOptions:
     seed: int = 0
     """Seed of everything random."""
 
-    __post_init__ = check_training
+    __post_init__ = check_training  # type: ignore[misc] # a method of this class, written before it
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeseqexp
 EPOCHS = 100
