@@ -87,7 +87,7 @@ def at_sites(maps: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> xr.Dataset:
     at = {lat: xr.DataArray(cube["latitude"].values.astype(float), dims="site"), lon: xr.DataArray(east, dims="site")}
     values, far = maps.sel(at, method="nearest"), np.zeros(len(east), bool)
     for axis in (lat, lon):
-        width = abs(np.diff(maps[axis].values)).max() if maps.sizes[axis] > 1 else 1.0
+        width = float(np.max(np.abs(np.diff(maps[axis].values)))) if maps.sizes[axis] > 1 else 1.0
         far |= abs(values[axis].values - at[axis].values) > width
     if far.any():
         warnings.warn(f"maps: no cell within one cell's width of {', '.join(map(str, cube['site'].values[far]))}, no value there", stacklevel=2)
