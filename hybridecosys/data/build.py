@@ -260,8 +260,8 @@ def _check_options(options: dict, out: Path | None, overwrite: bool, on_error: s
         raise FileExistsError(f"{out} is there already; open_cube opens it, overwrite=True builds it anew")
     unknown = [k for k in options if not any(k in _options_of(kind, options) for kind in SOURCES.index)]
     if unknown:
-        near = did_you_mean(unknown[0], inspect.signature(build_cube).parameters).partition("? K")[0]
-        raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}{near + '?' if 'did you mean' in near else ''}; attributes of sites are given as table=")
+        own = did_you_mean(unknown[0], ("out", "table", "maps", "workers", "progress", "on_error", "overwrite"))
+        raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}; attributes of sites are given as table={own if 'did you mean' in own else ''}")
 
 # %% ../../nbs/01_data/16_build.ipynb #bldreportcell
 def _placed(cube: xr.Dataset, site: str) -> bool:

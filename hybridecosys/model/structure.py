@@ -91,7 +91,7 @@ class Model(Interface):
 # %% ../../nbs/03_model/01_structure.ipynb #structwant02
 def require_model(model) -> None:
     """Raise `TypeError` for what is no `Model`, with the call that was probably meant."""
-    if not isinstance(model, Model):
+    if not isinstance(model, Interface):
         way = "it simulates by itself, .simulate(cube)" if hasattr(model, "predict_parameters") else "it comes first, data after it" if hasattr(model, "data_vars") else "wroasted() gives one"
         raise TypeError(f"a process model is wanted, such as wroasted(), not {type(model).__name__}: {way}")
 
