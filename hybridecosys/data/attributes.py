@@ -94,7 +94,7 @@ LOAM = {"sand": 0.40, "clay": 0.20}
 WILTING_MIN = 0.01
 
 
-def usable_texture(sand: np.ndarray, clay: np.ndarray) -> np.ndarray:
+def usable_texture(sand: np.ndarray | float, clay: np.ndarray | float) -> np.ndarray | bool:
     """Whether the regressions of Saxton and Rawls (2006) hold: WILTING_MIN <= wilting < field capacity < saturation.
 
     `sand`, `clay`: mass fractions (1). Wilting point and field capacity (m3 m-3) are their equations 1 and 2, and

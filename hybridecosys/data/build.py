@@ -68,7 +68,7 @@ def _axis(data: xr.Dataset, names: Sequence[str], what: str) -> str:
     found = [d for d in data.dims if str(d).lower() in names]
     if len(found) != 1 or found[0] not in data.coords:
         raise ValueError(f"map: no dimension of {what} with coordinates (one of {', '.join(names)}); it has {', '.join(map(str, data.dims))}")
-    return found[0]
+    return str(found[0])
 
 
 @named_arguments
@@ -228,13 +228,15 @@ def with_table(cube: xr.Dataset, table: pd.DataFrame | str | os.PathLike) -> xr.
     return out
 
 # %% ../../nbs/01_data/16_build.ipynb #bldbuildcell
-def _listed(paths) -> tuple[list[str], pd.Series]:
+def _listed(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> tuple[list[str], pd.Series]:
     "(every source, folders opened; what was left out in folders)."
-    paths, found, left = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths), [], []
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found: list[str] = []
+    left: list[pd.Series] = []
     for path in map(local_path, paths):
         if Path(path).is_dir() and not is_zarr(path):
             inside, out = find_sources(path)
-            found, left = found + list(map(str, inside)), [*left, out]
+            found, left = [*found, *map(str, inside)], [*left, out]
         else:
             found.append(path)
     if not found:
@@ -315,7 +317,7 @@ def build_cube(paths: str | os.PathLike | Sequence[str | os.PathLike], out: str 
         warn(f"no latitude or IGBP class at {', '.join(lacks)}: open_cube refuses the cube until table= gives them")
     if errors:
         warn(f"{len(errors)} of {len(sources)} sources left out: {'; '.join(f'{k}: {v}' for k, v in list(errors.items())[:5])}")
-    if out is not None:
+    if out is not None and folder is not None:
         _write_cube(cube, out)
         _write_report(cube, out, {**left.to_dict(), **errors})
         shutil.rmtree(folder)

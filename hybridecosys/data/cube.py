@@ -10,7 +10,7 @@ __all__ = ['UNUSED', 'keep_notes', 'validate_cube', 'settled', 'absent_pieces', 
 import difflib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +63,9 @@ UNUSED = ("GPP_DT_VUT_REF", "PA_F", "SW_IN_POT", "CO2_F_MDS")  # nothing of the 
 
 def _within_bounds(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[str]]:
     "Units, dimensions and bounds of every variable of the table, and what became of values out of bounds."
-    check_units(ds, list(ds.data_vars))
-    notes, change = [], {}
+    check_units(ds, [str(v) for v in ds.data_vars])
+    notes: list[str] = []
+    change = {}
     for name, row in VARIABLES.loc[VARIABLES.index.intersection(list(ds.data_vars))].iterrows():
         if row.kind == "site" and ds[name].dims != ("site",):
             raise ValueError(f"{name}: dimensions {ds[name].dims}, expected ('site',)")
@@ -176,13 +177,13 @@ def absent_pieces(store: str | os.PathLike) -> dict[str, list[tuple[slice, ...]]
     return found
 
 # %% ../../nbs/01_data/02_cube.ipynb #lostchunks3
-def _known_there(ds: xr.Dataset, absent: Mapping[str, list], dims: tuple[str, ...]) -> np.ndarray:
+def _known_there(ds: xr.Dataset, absent: Mapping[str, list], dims: tuple[Hashable, ...]) -> np.ndarray:
     "Where any variable with these dimensions has a value that was read from the store."
     known = np.zeros([ds.sizes[d] for d in dims], bool)
     for name, data in ds.data_vars.items():
         if data.dims == dims:
             mine = data.notnull().values
-            for block in absent.get(name, ()):
+            for block in absent.get(str(name), ()):
                 mine[block] = False
             known |= mine
     return known
@@ -190,7 +191,8 @@ def _known_there(ds: xr.Dataset, absent: Mapping[str, list], dims: tuple[str, ..
 
 def warn_lost_pieces(ds: xr.Dataset, store: str | os.PathLike) -> None:
     "Warn of pieces of a Zarr store, opened as `ds`, that are absent where other variables have values; ValueError where it is one of the labels."
-    absent, told, known = absent_pieces(store), [], {}
+    absent, told = absent_pieces(store), []
+    known: dict[tuple[Hashable, ...], np.ndarray] = {}
     for name, blocks in absent.items():
         if name in ds.dims and ds.sizes[name] > 1:
             raise ValueError(f"{len(blocks)} pieces of the labels {name!r} are absent from the store: lost in copying?")

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,13 +57,13 @@ def _sum(run: xr.Dataset, pools: Sequence[str], long_name: str) -> xr.DataArray 
     "Pools of carbon together, kg m-2; None where the run has not all of them."
     if not set(pools) <= set(run.data_vars):
         return None
-    total = sum(run[p] for p in pools) * 1e-3
+    total: Any = sum(run[p] for p in pools) * 1e-3
     return total.assign_attrs(units="kg m-2", long_name=long_name)
 
 
 def _soil_water(run: xr.Dataset) -> xr.DataArray | None:
     "Water of the soil layers, (site, level, time), kg m-2."
-    layers = sorted((v for v in run.data_vars if _SOIL.match(str(v))), key=lambda v: int(v.split("_")[1]))
+    layers = sorted((str(v) for v in run.data_vars if _SOIL.match(str(v))), key=lambda v: int(v.split("_")[1]))
     if not layers:
         return None
     water = xr.concat([run[v] for v in layers], pd.Index(range(1, len(layers) + 1), name="level"), coords="minimal", compat="override")

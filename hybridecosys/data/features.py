@@ -8,6 +8,7 @@ __all__ = ['KOPPEN', 'PLANT_FORM', 'CLASSES', 'CONTINUOUS', 'GROUPS', 'DEFAULT_G
 
 # %% ../../nbs/01_data/09_features.ipynb #f6bebaf9
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -83,7 +84,7 @@ def _has_weather(data) -> bool:
 def _other(cube: xr.Dataset) -> dict[str, xr.DataArray]:
     "Numeric site variables that no other group knows and that are not excluded."
     known = {v for names in CONTINUOUS.values() for v in names}
-    numeric = {k: v for k, v in cube.data_vars.items() if v.dims == ("site",) and v.dtype.kind in "fiu"}
+    numeric = {str(k): v for k, v in cube.data_vars.items() if v.dims == ("site",) and v.dtype.kind in "fiu"}
     return {k: v for k, v in numeric.items() if k not in known | set(NOT_FEATURES) and not k.startswith("true_")}
 
 # %% ../../nbs/01_data/09_features.ipynb #8f28b325a
@@ -96,7 +97,7 @@ def _group(group: str, cube: xr.Dataset, weather: xr.Dataset | None) -> dict[str
     if group == "bioclim":
         if all(k in cube for k in BIOCLIM.index):
             return {k: cube[k] for k in BIOCLIM.index}
-        return dict(bioclim(weather).data_vars) if weather is not None else {}
+        return {str(k): v for k, v in bioclim(weather).items()} if weather is not None else {}
     if group == "greenness":
         return _greenness(cube)
     if group == "location":
@@ -184,7 +185,7 @@ def one_hot(x: xr.DataArray, met: Sequence[str]) -> list[np.ndarray]:
     if not known.all():
         text = ", ".join(f"{c} at {s}" for s, c in zip(x["site"].values[~known], x.values[~known]))
         warn(f"{x.name} class not among the training sites, encoded as zeros: {text}")
-    return [((x.values == c) & known).astype(float) for c in CLASSES[x.name]]
+    return [((x.values == c) & known).astype(float) for c in CLASSES[str(x.name)]]
 
 # %% ../../nbs/01_data/09_features.ipynb #e6f13fa4w
 def check_saved(saved: dict, version: int) -> None:
@@ -224,7 +225,7 @@ class LearnedFeatures:
         return {"version": self.VERSION} | {k: getattr(self, k) for k in ("groups", "group_of", "classes", "scaling")}
 
     @classmethod
-    def from_dict(cls, saved: dict) -> "FeatureEncoder":
+    def from_dict(cls, saved: dict) -> Self:
         "The encoder of `to_dict`. ValueError for another version or other keys."
         check_saved(saved, cls.VERSION)
         out = cls(saved["groups"])
@@ -250,9 +251,9 @@ class FeatureEncoder(LearnedFeatures):
             raise ValueError("no training site: the cube is empty")
         if not raw:
             raise ValueError("the cube carries no feature of any group")
-        self.group_of = {k: v.attrs["group"] for k, v in raw.items()}
-        self.classes = {k: [c for c in CLASSES[k] if c in raw[k].values] for k in raw if k in CLASSES}
-        self.scaling = {k: fit_scaling(raw[k]) for k in raw if k not in CLASSES}
+        self.group_of = {str(k): v.attrs["group"] for k, v in raw.items()}
+        self.classes = {str(k): [c for c in CLASSES[k] if c in raw[k].values] for k in raw if k in CLASSES}
+        self.scaling = {str(k): fit_scaling(raw[k]) for k in raw if k not in CLASSES}
         return self
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:

@@ -13,10 +13,12 @@ import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +58,7 @@ def _forget(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea008
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write or replace a file. `OSError` names it where that cannot be done, and what was there before stays."""
     with replaced(path) as new:
         new.write_bytes(content)
@@ -80,7 +82,7 @@ def write_table(path: str | Path, table: pd.DataFrame, index: bool = False) -> N
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """The same for arrays by name, as NPZ; `np.load` finds out where a bit of them is lost."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict[str, Any](arrays))
     write_bytes(path, buffer.getbuffer())
 
 
@@ -106,7 +108,7 @@ _HELD: dict[str, tuple[int, int]] = {}
 def _seize(descriptor: int) -> bool:
     "Take the lock of an open file if nobody has it."
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             os.lseek(descriptor, 2**30, os.SEEK_SET)  # locked bytes cannot be read, so far behind the text

@@ -16,6 +16,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -288,7 +289,7 @@ def with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
+    path: str | os.PathLike | list | tuple, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
 
@@ -306,7 +307,7 @@ def read_fluxnet(
     other = other_table(path, site=site, bif=bif, out_of_range=out_of_range, **attributes)
     if other is not None:
         return other
-    path = as_path(path)
+    path = as_path(path)  # type: ignore[arg-type] # a list has been read by now
     if path.suffix.lower() != ".zip":
         _check_step(path.name)
     name, text, info = _daily_text(path, site)
@@ -328,7 +329,7 @@ def read_fluxnet(
         raise ValueError(f"{name}: {error}") from error
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #db81a9e9
-SAMPLE_ATTRIBUTES = {"latitude": 36.4267, "longitude": -99.42, "elevation": 611.0, "igbp": "GRA", "koppen": "Cfa"}
+SAMPLE_ATTRIBUTES: dict[str, Any] = {"latitude": 36.4267, "longitude": -99.42, "elevation": 611.0, "igbp": "GRA", "koppen": "Cfa"}
 SAMPLE_ATTRIBUTION = (
     "US-AR1 (ARM USDA UNL OSU Woodward Switchgrass 1), FLUXNET2015, doi:10.18140/FLX/1440103, CC-BY-4.0, "
     "years 2010-2011, sixteen columns. Pastorello et al. 2020, Scientific Data 7, 225, doi:10.1038/s41597-020-0534-3"

@@ -141,12 +141,11 @@ def _co2(cube: xr.Dataset, record: xr.DataArray, choice: str | float) -> tuple[x
         return co2, f"{name} of the cube"
     if choice not in ("auto", "default"):
         raise ValueError(f'co2={choice!r}; one of "auto", "cube", "default" or a number in ppm')
-    wrong = ""
     if choice == "auto":
-        co2, wrong = _cube_co2(cube, record)
-        if not wrong:
-            return co2, "CO2 of the cube"
-        if co2 is not None:
+        own, wrong = _cube_co2(cube, record)
+        if own is not None and not wrong:
+            return own, "CO2 of the cube"
+        if own is not None:
             warn(f'{wrong}; the default series is used instead (co2="cube" keeps it)')
     series = default_co2(cube.get_index("time")[record.any("site").values])
     return series.reindex(time=record["time"]).broadcast_like(record).transpose("site", "time").where(
@@ -249,9 +248,9 @@ def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP,
     check_radiation(rg, rg_pot, rg_tolerance)
     t_air_day, vpd_day, t_derived, vpd_derived = _daytime(cube, t_air, vpd, rg, rg_pot)
     rn, rn_derived = _net_radiation(cube, t_air, vpd, rg, rg_pot, albedo)
-    co2, source = _co2(cube, record, co2)
+    air, source = _co2(cube, record, co2)
     events = {name: cube[name].fillna(0.0).where(record) if name in cube else xr.where(record, 0.0, np.nan) for name in EVENTS}
-    series = dict(precip=precip, t_air=t_air, t_air_day=t_air_day, rg=rg, rg_pot=rg_pot, rn=rn, vpd_day=vpd_day, co2=co2, **events)
+    series = dict(precip=precip, t_air=t_air, t_air_day=t_air_day, rg=rg, rg_pot=rg_pot, rn=rn, vpd_day=vpd_day, co2=air, **events)
     forcing = _describe(xr.Dataset({k: v.drop_attrs() for k, v in series.items()}))
     forcing["co2"].attrs["source"] = source
     forcing = forcing.merge(_attributes(cube, greenness, texture)).merge(extra_forcing(whole, record, extra))

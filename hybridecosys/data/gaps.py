@@ -72,7 +72,8 @@ def complete_inputs(cube: xr.Dataset, max_gap: int, on_gap: str) -> tuple[dict[s
     "Inputs (site, time) without gaps inside each record, and the days interpolated (site, input)."
     time, sites = cube.get_index("time"), cube["site"].values
     raw = {v: cube[v].values.astype(float) for v in INPUTS}
-    whole, counts, problems = {v: [] for v in INPUTS}, [], []
+    whole: dict[str, list[np.ndarray]] = {v: [] for v in INPUTS}
+    counts, problems = [], []
     for i, site in enumerate(sites):
         out, count, problem = _complete_site(str(site), {v: raw[v][i] for v in INPUTS}, time, max_gap, on_gap)
         for v in INPUTS:

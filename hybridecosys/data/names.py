@@ -18,15 +18,15 @@ def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
 
     known: the names that there are; beside the nearest one all are listed where there are at most `most`; where none is near, up to four times as many, and of more the first.
     """
-    known = [str(k) for k in known]
-    lower = {k.lower(): k for k in reversed(known)}
+    names = [str(k) for k in known]
+    lower = {k.lower(): k for k in reversed(names)}
     near = [lower[k] for k in difflib.get_close_matches(str(name).lower(), lower, n=1)]
     last = str(name).rpartition(".")[2].lower()
-    near = near or [k for k in known if k.rpartition(".")[2].lower() == last][:1]  # the parameter, without its process or with another
+    near = near or [k for k in names if k.rpartition(".")[2].lower() == last][:1]  # the parameter, without its process or with another
     guess = f"; did you mean {near[0]!r}?" if near else ""
-    if len(known) <= most:
-        return f"{guess}{' K' if near else '; k'}nown are {', '.join(known)}"
-    return guess or (f"; known are {', '.join(known)}" if len(known) <= 4 * most else f"; known are {', '.join(known[:8])}, ... ({len(known)} names)")
+    if len(names) <= most:
+        return f"{guess}{' K' if near else '; k'}nown are {', '.join(names)}"
+    return guess or (f"; known are {', '.join(names)}" if len(names) <= 4 * most else f"; known are {', '.join(names[:8])}, ... ({len(names)} names)")
 
 # %% ../../nbs/01_data/00_names.ipynb #namesoneof02
 def one_of(option: str, value: object, choices: Any) -> None:

@@ -172,11 +172,11 @@ def implausible(cube: xr.Dataset) -> pd.DataFrame:
 
     latitude = ds["latitude"].values.astype(float) if "latitude" in ds else np.full(shape[0], np.nan)
     figures = _weather_figures(get, latitude, ds.get_index("time")) | _carbon_figures(get) | _water_figures(get) | _site_figures(ds, get)
-    found = {}
+    found: dict[tuple[str, int], tuple[str, float]] = {}
     for name, row in PLAUSIBLE.iloc[np.argsort(PLAUSIBLE.index.isin(list(_NEEDS)), kind="stable")].iterrows():
         for i in np.flatnonzero((figures[name] < row.lower) | (figures[name] > row.upper)):
-            if (_NEEDS.get(name), i) not in found:
-                found.setdefault((row.variable, i), (name, float(figures[name][i])))
+            if (_NEEDS.get(name), int(i)) not in found:
+                found.setdefault((row.variable, int(i)), (name, float(figures[name][i])))
     rows = [(v, str(ds["site"].values[i]), *what) for (v, i), what in found.items()]
     return pd.DataFrame(rows, columns=["variable", "site", "figure", "value"])
 

@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
         if isinstance(options.get("covariates"), (str, os.PathLike)):
             options["covariates"] = xr.open_zarr(local_path(options["covariates"]), chunks=None).load()
         return from_sindbad(xr.open_zarr(local_path(path), chunks=None).load(), **options)
-    readers = [read_fluxnet, read_halfhourly, read_fluxdatakit, read_alma, read_zarr_fluxnet2015, open_cube]
+    readers: list[Callable] = [read_fluxnet, read_halfhourly, read_fluxdatakit, read_alma, read_zarr_fluxnet2015, open_cube]
     reader = next(f for f in readers if f.__name__ == SOURCES.reader[kind])
     known = inspect.signature(reader).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()) and (odd := set(options) - set(known)):
@@ -192,7 +192,7 @@ def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) ->
     return None
 
 
-def other_table(path: str | os.PathLike | Sequence, **options) -> xr.Dataset | None:
+def other_table(path: str | os.PathLike | list | tuple, **options) -> xr.Dataset | None:
     """What `read_fluxnet` was given, read as the kind that it is; None for a daily FLUXNET file, or what is not recognised.
 
     Options that are None are left out. TypeError for options of half-hours (least, daytime, transpiration) with a daily file.

@@ -126,7 +126,7 @@ def _series(ds: xr.Dataset, product: str) -> xr.Dataset:
 
 def _site_values(ds: xr.Dataset, first: pd.Timestamp) -> dict[str, tuple]:
     "What a SINDBAD cube tells of its sites: soil, biomass, cover, place, class, last disturbance; as variables on site."
-    out = {t: ("site", _one_value(ds[v]), {"units": u, "long_name": f"{v} of SINDBAD"}) for v, (t, u) in SINDBAD_SITE.items() if v in ds}
+    out: dict[str, tuple] = {t: ("site", _one_value(ds[v]), {"units": u, "long_name": f"{v} of SINDBAD"}) for v, (t, u) in SINDBAD_SITE.items() if v in ds}
     for name in ("latitude", "longitude"):
         if (values := _per_site(ds, name)) is not None:
             out[name] = "site", np.array(values, float), {"units": VARIABLES.unit[name]}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -57,7 +58,7 @@ class HybridParts(Predictor):
         self.learned = self.model.learned if learned is None else tuple(dict.fromkeys((*learned, *self.shared)))
         self.network_options = make_options(NetworkOptions, network) if isinstance(network, Mapping) else network or NetworkOptions()
         self.start = {str(name): np.asarray(value, float).tolist() for name, value in (start or {}).items()}
-        self.network = None
+        self.network: Any = None  # a ParameterNetwork, once the features are known
         learned_table(self.model, self.learned, self.start)  # unknown or unbounded parameters are found here
 
     def __repr__(self):
@@ -71,7 +72,7 @@ class HybridParts(Predictor):
                 "start": self.start, "network": asdict(self.network_options)}
 
     @classmethod
-    def _made(cls, path: Path, content: dict, model: Model | None):
+    def _made(cls, path: Path, content: dict, model: Model | None) -> Self:
         return cls(model_of(content["structure"], model, f"{path} holds a hybrid"), content["features"], content["seed"], learned=content["learned"], spinup=content["spinup"],
                    network=NetworkOptions(**content["network"]), forcing=content["forcing"], start=content["start"], shared=content["shared"])
 
@@ -109,7 +110,8 @@ def train_members(hybrids: Sequence[HybridParts], members: Sequence[Member], kno
 def train_alone(hybrid: HybridParts, train: Known, valid: Known | None, schedule: Schedule) -> None:
     """Train the network of one hybrid model, in place, at some sites, watched at others, if there are any."""
     parts = [train.features] if valid is None else [train.features, valid.features]
-    member = Member(xr.concat(parts, "site"), *(tuple(str(s) for s in f.site.values) for f in parts), seed=schedule.options.seed)
+    mine, watched = (() if k is None else tuple(str(s) for s in k.features.site.values) for k in (train, valid))
+    member = Member(xr.concat(parts, "site"), mine, watched, seed=schedule.options.seed)
     train_members([hybrid], [member], (train.sites, train.observed), (None, None) if valid is None else (valid.sites, valid.observed), schedule)
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #hybridlabel
@@ -181,4 +183,4 @@ def _hybrid_html(hybrid: HybridModel) -> str:
     return as_html("Hybrid model", rows, {"learned parameters": table.loc[list(hybrid.learned), ["default", "lower", "upper", "unit", "description"]]})
 
 
-HybridModel._repr_html_ = _hybrid_html
+HybridModel._repr_html_ = _hybrid_html  # type: ignore[attr-defined] # a method, defined behind its class

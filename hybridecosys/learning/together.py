@@ -8,6 +8,7 @@ __all__ = ['check_members', 'learn_together', 'fit_together']
 # %% ../../nbs/04_learning/05_together.ipynb #e5466e96
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -43,15 +44,17 @@ def learn_together(hybrids: Sequence[HybridModel], sites: Sites, train_sites: Se
     """Train models, in place, at sites whose names are checked (`check_members`): open the run directory, scale the features of each, and train all in one program."""
     first, observed = hybrids[0], sites.observed(targets, hybrids[0].driving_variables)
     mine = [{k: v for k, v in h.fingerprint().items() if k != "forcing"} for h in hybrids]
-    schedule.open({"members": mine, "forcing": first.forcing_options}, list(observed.data_vars), [list(s) for s in train_sites], [list(s) for s in valid_sites])
+    schedule.open({"members": mine, "forcing": first.forcing_options}, [str(t) for t in observed.data_vars], [list(s) for s in train_sites], [list(s) for s in valid_sites])
     members = []
     for h, trained, checked in zip(hybrids, train_sites, valid_sites, strict=True):
         h.learn_features(sites.select(trained))
         both = sites.select([*trained, *checked])
         members.append(Member(encoded(h.encoder, both.cube, both.forcing), tuple(trained), tuple(checked), h.seed))
     part = [sorted({s for names in which for s in names}) for which in (train_sites, valid_sites)]
-    known, checked = ((sites.select(names), observed.sel(site=names)) if names else (None, None) for names in part)
-    train_members(hybrids, members, known, checked, schedule)
+    known: Any
+    watched: Any
+    known, watched = ((sites.select(names), observed.sel(site=names)) if names else (None, None) for names in part)
+    train_members(hybrids, members, known, watched, schedule)
 
 
 @in_float32

@@ -99,7 +99,7 @@ def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, 
         return (job, number, region, forcing.isel(dict(zip(cells, region))), {n: v[own] if v.ndim == 1 else v for n, v in given.items()}, land[region].ravel())
 
     with tqdm(total=int(count.sum()), initial=int(count[finished].sum()), disable=not progress, desc="simulating", unit="cell") as bar:
-        for number in run_tasks(task(i) for i in np.flatnonzero(~finished & (count > 0))):
+        for number in run_tasks(task(i) for i in np.flatnonzero(~finished & (count > 0)).tolist()):
             bar.update(int(count[number]))
 
 # %% ../../nbs/03_model/09_grid.ipynb #430867cf

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -41,7 +41,7 @@ def _step_identity(s: Step, plan: Plan) -> list:
 
 def declared(approaches: Iterable[Approach], pools: Pools) -> dict[str, tuple[str, str, str]]:
     """Unit, meaning and CF standard name ("" where there is none) of what approaches declare to give, and of pools, by name."""
-    layers = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
+    layers: dict[str, Any] = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
     parts = {part: (p.unit, f"{part} {p.description}" if p.layers else p.description, p.standard_name) for part, p in pools.state.items()}
     return layers | parts | {name: (*about, "")[:3] for a in approaches for name, about in a.units.items()}
 

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +54,13 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
 _run = Program(run, static=("model", "spinup", "outputs"))
 
 
-def for_sites(x: Array, n: int) -> Array:
+def for_sites(x: Array | np.ndarray, n: int) -> Any:
     """Values repeated along their last axis to `n` sites; a scalar, or an array that is the same at all sites, stays."""
     return x if np.ndim(x) == 0 or (np.ndim(x) > 1 and np.shape(x)[-1] == 1) else np.asarray(x)[..., np.resize(np.arange(np.shape(x)[-1]), n)]
 
 
-def run_everywhere(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: str, outputs: Sequence[str],
-                   state: State | None = None) -> tuple[State, dict[str, Array]]:
+def run_everywhere(model: Model, parameters: Mapping[str, Array | np.ndarray], inputs: Inputs, spinup: str, outputs: Sequence[str],
+                   state: State | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """`run`, compiled, with the lanes shared out among all devices; returns numpy arrays."""
     inputs = with_events(model, inputs, outputs)
     wide, _ = widen(inputs, multiple=lane_multiple())
@@ -74,7 +74,8 @@ def with_events(model: Model, inputs: Inputs, outputs: Sequence[str]) -> Inputs:
     gives = lambda approaches: {name for a in approaches for name in a.returns}
     if inputs.disturbed or not (gives(model.approaches) - gives(without_events(model.approaches))) & {*outputs}:
         return inputs
-    return replace(inputs, forcing={**inputs.forcing, **dict.fromkeys(event_units(), np.zeros_like(inputs.forcing["t_air"]))}, disturbed=True)
+    none: dict[str, Any] = dict.fromkeys(event_units(), np.zeros_like(inputs.forcing["t_air"]))
+    return replace(inputs, forcing={**inputs.forcing, **none}, disturbed=True)
 
 # %% ../../nbs/03_model/05_simulate.ipynb #51ngle02
 _COMPUTES: list[int] = []
@@ -167,7 +168,7 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     one_process()
     outputs = chosen_outputs(model, outputs)
     forcing, (start, length) = weather_of(forcing, model.forcing_options())
-    check_driven(model, forcing.data_vars)
+    check_driven(model, [str(v) for v in forcing.data_vars])
     sites = [str(s) for s in forcing.site.values]
     values = complete_parameters(model, parameters, sites)
     check_parameters(model, values, forcing)

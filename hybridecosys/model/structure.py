@@ -60,7 +60,7 @@ class Model(Interface):
     def variables(self) -> Mapping[str, tuple[str, str]]:
         """Unit and meaning of every output, by name; empty where nobody declares them (an approach of yours that takes the place of one of WROASTED need not)."""
         own = declared(self.approaches, self.pools)
-        return MappingProxyType({name: own.get(name, VARIABLES.get(name, ("", "", "")))[:2] for name in self.outputs})
+        return MappingProxyType({name: (about[0], about[1]) for name in self.outputs for about in (own.get(name, VARIABLES.get(name, ("", "", ""))),)})
 
     def replace(self, **approaches: Callable) -> "Model":
         """A model with other approaches, by process: `model.replace(gpp_vpd=my_function)`.
@@ -77,7 +77,7 @@ class Model(Interface):
         Each is an approach made with `hybridecosys.approach("interception", returns=...)`. Raises `KeyError` for an unknown process, `ValueError`
         for one that is there already or an argument that is not available there, `TypeError` for a plain function."""
         check_new(self, after, before, approaches)
-        at = [*self.processes].index(known_process(self, after or before)) + (before is None)
+        at = [*self.processes].index(known_process(self, after or before or "")) + (before is None)
         return replace(self, approaches=(*self.approaches[:at], *approaches.values(), *self.approaches[at:]))
 
     def remove(self, *processes: str) -> "Model":
@@ -208,4 +208,4 @@ def model_html(model: Model) -> str:
     return f"<p><b>{escape(model.name)}</b>: {escape(repr(model)[1:-1].split(': ', 1)[1])}</p><details open><summary>who reads what</summary>{model_diagram(model)}</details>{tables}"
 
 
-Model._repr_html_ = model_html
+Model._repr_html_ = model_html  # type: ignore[attr-defined] # a method, defined behind its class
