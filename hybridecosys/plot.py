@@ -39,7 +39,7 @@ def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
         with mpl.rc_context(STYLE):
             ax.tick_params(labelsize=mpl.rcParams["xtick.labelsize"])
             for label in (ax.xaxis.label, ax.yaxis.label):
-                label.set_size(mpl.rcParams["axes.labelsize"])
+                label.set_fontsize(mpl.rcParams["axes.labelsize"])
             ax.spines[["top", "right"]].set_visible(False)
         return ax
     import matplotlib.pyplot as plt
@@ -53,7 +53,7 @@ def _legend_above(ax: Axes, columns: int) -> None:
     "A legend over what is drawn, which makes room for it."
     rows = -(-len(ax.get_legend_handles_labels()[0]) // columns)
     low, high = ax.get_ylim()
-    inches = max(0.5, ax.get_position().height * ax.figure.get_size_inches()[1])
+    inches = max(0.5, ax.get_window_extent().height / ax.figure.dpi)
     ax.set_ylim(low, high + (high - low) * min(0.6, 0.16 * rows / inches))
     ax.legend(ncols=columns, loc="upper right", markerscale=2, borderaxespad=0, columnspacing=1, handlelength=1.6)
 
@@ -268,7 +268,7 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
     values: of `HybridModel.predict_parameters`, `Calibration.parameters`, a run directory. model: whose bounds and defaults; not needed where the values carry them as attributes.
     names: which to draw, by default all that have bounds. Raises `ValueError` for an unknown name, and where no bounds are known.
     """
-    sets = {"": values} if isinstance(values, xr.Dataset) else dict(values) if isinstance(values, Mapping) else {}
+    sets: dict[str, xr.Dataset] = {"": values} if isinstance(values, xr.Dataset) else {name: values[name] for name in values} if isinstance(values, Mapping) else {}
     if not sets or not all(isinstance(v, xr.Dataset) for v in sets.values()):
         raise TypeError(f"parameters draws a Dataset (site), as predict_parameters and Calibration.parameters give it, or a name -> Dataset of several, not {type(values).__name__}")
     first = next(iter(sets.values()))

@@ -10,7 +10,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, TypeVar, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 # %% ../../nbs/01_data/00_names.ipynb #namesnear0002
 def did_you_mean(name: object, known: Iterable[object], most: int = 24) -> str:
@@ -37,21 +37,21 @@ def one_of(option: str, value: object, choices: Any) -> None:
         raise ValueError(f"{option} must be one of {', '.join(choices)}, not {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 # %% ../../nbs/01_data/00_names.ipynb #namesargs002
-_F = TypeVar("_F", bound=Callable)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def named_arguments(function: _F) -> _F:
+def named_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorator: a call with an argument that `function` does not have raises `TypeError` with the one that was probably meant; of `__init__` the class is named."""
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n != "self"]
 
     @wraps(function)
-    def called(*args, **given):
+    def called(*args: _P.args, **given: _P.kwargs) -> _R:
         if strange := [name for name in given if name not in known]:
             name = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
             raise TypeError(f"{name}() has no argument {strange[0]!r}{did_you_mean(strange[0], known)}")
         return function(*args, **given)
 
-    called.__kwdefaults__ = function.__kwdefaults__
     return called
 
 # %% ../../nbs/01_data/00_names.ipynb #namesdict002

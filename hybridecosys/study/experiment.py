@@ -123,7 +123,7 @@ def run_experiment(options: TrainOptions | Mapping) -> dict:
     scores (DataFrame) and table (medians over the held-out sites, text). Raises FileExistsError for a directory in use, and what
     `open_cube`, `prepare_forcing` and `HybridModel` raise for what they cannot use.
     """
-    options = from_json(options, TrainOptions) if isinstance(options, Mapping) else options
+    options = from_json(dict(options), TrainOptions) if isinstance(options, Mapping) else options
     run_dir, options = as_path(options.out), resumed(options) if options.resume else options
     run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
