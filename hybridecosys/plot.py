@@ -268,9 +268,9 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
     values: of `HybridModel.predict_parameters`, `Calibration.parameters`, a run directory. model: whose bounds and defaults; not needed where the values carry them as attributes.
     names: which to draw, by default all that have bounds. Raises `ValueError` for an unknown name, and where no bounds are known.
     """
-    sets: dict[str, xr.Dataset] = {"": values} if isinstance(values, xr.Dataset) else {name: values[name] for name in values} if isinstance(values, Mapping) else {}
-    if not sets or not all(isinstance(v, xr.Dataset) for v in sets.values()):
+    if not isinstance(values, Mapping) or not values:  # a Dataset is a Mapping, too
         raise TypeError(f"parameters draws a Dataset (site), as predict_parameters and Calibration.parameters give it, or a name -> Dataset of several, not {type(values).__name__}")
+    sets = {"": values} if isinstance(values, xr.Dataset) else dict(values)
     first = next(iter(sets.values()))
     table = parameter_table(first if model is None else describe_parameters(first[[n for n in first if n in model.parameters.index]], model.parameters))
     if table.empty:
