@@ -7,7 +7,6 @@ __all__ = ['ALMA', 'ALMA_MET', 'CALLMIP', 'is_alma', 'alma_intervals', 'open_alm
 
 # %% ../../nbs/01_data/12_alma.ipynb #almaexportimports
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .files import UNREADABLE
@@ -158,7 +157,7 @@ def _daily_fluxes(ds: xr.Dataset, site: str, days: pd.DatetimeIndex, name: str) 
     dates = ds.get_index("time").normalize()
     outside = dates.difference(days)
     if len(outside):
-        warnings.warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}", stacklevel=3)
+        warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}")
     out = xr.Dataset(coords={"site": [site], "time": days})
     for source, target in CALLMIP.items():
         if source in ds:
@@ -175,7 +174,7 @@ def _of_the_same_times(ds: xr.Dataset, name: str, weather: pd.DatetimeIndex) -> 
     if step != other:
         raise ValueError(f"{name}: its time step is {pd.Timedelta(other)}, that of the weather {pd.Timedelta(step)}")
     if len(outside := time.difference(weather)):
-        warnings.warn(f"{name}: {len(outside)} of its {len(time)} times have no weather and are left out, first {outside[0]}", stacklevel=3)
+        warn(f"{name}: {len(outside)} of its {len(time)} times have no weather and are left out, first {outside[0]}")
     return ds
 
 

@@ -12,7 +12,6 @@ import difflib
 import io
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import REQUIRED, VARIABLES, validate_cube
 from .tables import DAMAGED, DamagedFile, Opener, layout, opened, read_columns, tables_in
 from .units import convert
@@ -178,7 +177,7 @@ def _site_info(name: str, data: bytes, site: str) -> dict[str, float | str]:
     out = {}
     for variable, values in rows.groupby("VARIABLE", sort=False).DATAVALUE:
         if values.nunique() > 1:
-            warnings.warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken", stacklevel=4)
+            warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken")
         out[_BIF[variable]] = _bif_value(name, site, variable, values.iloc[-1])
     return out
 
@@ -208,7 +207,7 @@ def found_attributes(path: Path, site: str, bif: str | os.PathLike | None, insid
             found |= _site_info(name, data, site)
         except ValueError as error:
             if inside or named:
-                warnings.warn(f"{path.name}: {error}; the site's attributes are not taken from it", stacklevel=3)
+                warn(f"{path.name}: {error}; the site's attributes are not taken from it")
     return found
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #7424754f
@@ -221,7 +220,7 @@ def with_cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
     lacking = {v.replace("_VUT_", "_CUT_"): v for v in known if v not in table or table[v].isna().all()}
     taken = {c: v for c, v in lacking.items() if c in table and table[c].notna().any()}
     if taken:
-        warnings.warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in", stacklevel=3)
+        warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in")
     return table.drop(columns=[v for v in taken.values() if v in table]).rename(columns=taken)
 
 

@@ -114,7 +114,7 @@ def settle_intervals(steps: xr.Dataset, out_of_range: str = OUT_OF_RANGE) -> xr.
         data, note = settle_bounds(convert(steps[name], VARIABLES.unit[name]), *INTERVAL_BOUNDS[name], "missing" if name in UNUSED else out_of_range)
         out = out.assign({name: data})
         notes += [f"intervals of {note}"] if note else []
-    return keep_notes(out, notes, stacklevel=5)
+    return keep_notes(out, notes)
 
 # %% ../../nbs/01_data/11_halfhourly.ipynb #hhdayscell
 LIGHT = 10.0  # W m-2, above it an interval is daytime

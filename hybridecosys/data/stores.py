@@ -10,14 +10,13 @@ __all__ = ['SINDBAD_WEATHER', 'SINDBAD', 'SINDBAD_SITE', 'SINDBAD_KOPPEN', 'ZARR
 # %% ../../nbs/01_data/14_stores.ipynb #storeimports
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, local_path
+from .choices import OUT_OF_RANGE, local_path, warn
 from .cube import IGBP, UNKNOWN, VARIABLES, settled, validate_cube
 from .features import KOPPEN
 from .halfhourly import QUALITY_CODES, to_days
@@ -86,7 +85,7 @@ def _years_undisturbed(dates: Sequence[str], first: pd.Timestamp) -> tuple[np.nd
     days = pd.to_datetime(pd.Series([None if d.lower() in ("undisturbed", "", "nan", "nat") else d for d in text]), errors="coerce")
     odd = [d for d, day in zip(text, days) if pd.isna(day) and d.lower() not in ("undisturbed", "", "nan", "nat")]
     if odd:
-        warnings.warn(f"cube: last_disturbance_on {', '.join(map(repr, odd[:5]))} is no date, so the age of the stand is unknown there", stacklevel=4)
+        warn(f"cube: last_disturbance_on {', '.join(map(repr, odd[:5]))} is no date, so the age of the stand is unknown there")
     years = ((first - days).dt.days / 365.25).to_numpy(float)
     return np.where(years > 0, years, np.nan), np.array([1.0 if d.lower() == "undisturbed" else 0.0 for d in text])
 
@@ -138,7 +137,7 @@ def _site_values(ds: xr.Dataset, first: pd.Timestamp) -> dict[str, tuple]:
         classes = [_PFT_NAMES.get(str(c).strip(), str(c).strip()) for c in classes]
         out["igbp"] = "site", [c if c in IGBP else UNKNOWN for c in classes]
         if odd := [f"{c!r} at {s}" for c, s in zip(classes, labels(ds["site"].values)) if c not in (*IGBP, UNKNOWN)]:
-            warnings.warn(f"cube: PFT {', '.join(odd[:5])} is no class of vegetation, so it is unknown there", stacklevel=3)
+            warn(f"cube: PFT {', '.join(odd[:5])} is no class of vegetation, so it is unknown there")
     if (dates := _per_site(ds, "last_disturbance_on")) is not None:
         age, never = _years_undisturbed(dates, first)
         out["stand_age_site"] = "site", age, {"units": "yr", "long_name": "years since the last disturbance, at the start of the record"}
@@ -294,7 +293,7 @@ def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET20
         out[name] = "site", np.broadcast_to(np.asarray(value), len(sites)).copy(), {"units": VARIABLES.unit[name]} if name in VARIABLES.index else {}
     out = out.assign_attrs(source="zarr-fluxnet2015 (FLUXNET2015, CC-BY-4.0, doi:10.1038/s41597-020-0534-3)")
     if precipitation is None:
-        warnings.warn("zarr-fluxnet2015 has no precipitation: no P_F, give precipitation= to drive the model", stacklevel=2)
+        warn("zarr-fluxnet2015 has no precipitation: no P_F, give precipitation= to drive the model")
         return settled(out, {"out_of_range": out_of_range})
     out["P_F"] = convert(precipitation.rename("P_F"), "mm d-1").reindex_like(out["TA_F"]).transpose("site", "time")
     return validate_cube(out, attributes=False, out_of_range=out_of_range)

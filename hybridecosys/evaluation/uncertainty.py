@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.files import write_dataset, write_table
+from ..data.names import named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites, cube_of, join, observed_of, prepared
 from .metrics import evaluate
@@ -68,6 +69,7 @@ class Members(Predictor):
 
     kind, file = "an ensemble", "ensemble.json"
 
+    @named_arguments
     def __init__(self, members: Sequence[HybridModel]):
         self.members = list(members)
         if len(self.members) < 2:

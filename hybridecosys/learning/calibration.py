@@ -32,7 +32,7 @@ from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
 from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
 from ..model.simulate import in_float32, simulate
-from ..model.structure import Model
+from ..model.structure import Model, require_model
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
 NEAR = 0.01
@@ -271,6 +271,7 @@ def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", 
     Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
     another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
     """
+    require_model(model)
     one_of("method", method, METHODS)
     options = make_options(CalibrationOptions, options)
     names_of(cube)  # what is no cube stops here
