@@ -4,13 +4,12 @@ import os
 import signal
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from distributed import Client, KilledWorker, LocalCluster
 
-from hybridecosys import HybridEnsemble, HybridModel, bucket, calibrate, cross_validate, simulate_grid
+from hybridecosys import HybridEnsemble, HybridModel, bucket, calibrate, cross_validate
 from hybridecosys.cli import main
 from hybridecosys.learning import calibration, together
 from hybridecosys.learning.network import NetworkOptions
