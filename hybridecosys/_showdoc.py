@@ -11,8 +11,8 @@ class Renderer(BasicMarkdownRenderer):
     def __init__(self, sym, name: str | None = None, title_level: int = 3):
         self.function = sym.function if type(sym).__name__ == "Approach" else None
         if isinstance(sym, type) and type(sym) is not type:  # flax's modules: the signature of their metaclass has names that nobody can resolve
-            of_init = inspect.signature(sym.__init__)
-            sym.__signature__ = of_init.replace(parameters=list(of_init.parameters.values())[1:])
+            of_init = inspect.signature(sym.__init__)  # type: ignore[misc]
+            sym.__signature__ = of_init.replace(parameters=list(of_init.parameters.values())[1:])  # type: ignore[attr-defined]
         super().__init__(self.function or sym, name, title_level)
 
     def _repr_markdown_(self) -> str:

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import __version__
 from .data.choices import as_path
@@ -66,7 +67,7 @@ def parse(command: str, args: Sequence[str]):
 def _options_of_run(args: list[str], options: type) -> list[str]:
     "To resume, the options of the run in --out, so that they need not be repeated; none if there is no such run."
     place = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    place.add_argument("--out", default=options.out)
+    place.add_argument("--out", default=options.out)  # type: ignore[attr-defined] # the options of every command that resumes have it
     file = as_path(place.parse_known_args(args)[0].out) / "options.json"
     kept = known.read_options(file, options) if file.is_file() else {}
     return as_arguments({k: v for k, v in kept.items() if k not in ("out", "resume", "debug", "client")})
@@ -80,7 +81,7 @@ def run_command(command: str, options) -> str:
 
     from hybridecosys.study import agreement, crossval, directory, experiment
 
-    work = {"simulate": experiment.simulate_cube, "train": experiment.train_report, "crossval": crossval.crossval_report,
+    work: Any = {"simulate": experiment.simulate_cube, "train": experiment.train_report, "crossval": crossval.crossval_report,
             "calibrate": experiment.calibrate_cube, "agree": agreement.agree_with, "evaluate": experiment.evaluate_run, "report": experiment.report_run}[command]
     with directory.logged_to(logging.StreamHandler(), "%(message)s"):
         return work(options)

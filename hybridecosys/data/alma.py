@@ -7,14 +7,13 @@ __all__ = ['ALMA', 'ALMA_MET', 'CALLMIP', 'is_alma', 'alma_intervals', 'open_alm
 
 # %% ../../nbs/01_data/12_alma.ipynb #almaexportimports
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .files import UNREADABLE
@@ -86,14 +85,14 @@ def _site_code(ds: xr.Dataset, name: str) -> str:
 
 def _site_variables(ds: xr.Dataset) -> dict:
     "Latitude, longitude, elevation, canopy height and IGBP class that the file carries."
-    out = {}
+    out: dict[str, float | str] = {}
     for name in ("latitude", "longitude", "elevation", "canopy_height"):
         if name in ds.variables and not np.isnan(float(ds[name].values.ravel()[0])):
             out[name] = float(ds[name].values.ravel()[0])
     if "IGBP_veg_short" in ds.variables:
-        text = ds["IGBP_veg_short"].values.ravel()
-        text = b"".join(text) if text.dtype.kind == "S" else "".join(map(str, text))
-        out["igbp"] = (text.decode() if isinstance(text, bytes) else text).strip().strip("\x00")
+        letters = ds["IGBP_veg_short"].values.ravel()
+        text = b"".join(letters).decode() if letters.dtype.kind == "S" else "".join(map(str, letters))
+        out["igbp"] = text.strip().strip("\x00")
     return out
 
 # %% ../../nbs/01_data/12_alma.ipynb #almaintervalscella
@@ -107,7 +106,7 @@ def alma_intervals(ds: xr.Dataset, site: str, name: str = "ALMA file", stamp: st
         raise ValueError(f'stamp={stamp!r}; one of "start", "end"')
     missing = [v for v in ALMA_MET if v not in ds]
     if missing:
-        raise ValueError(f"{name}: no {', '.join(missing)}; it has {', '.join(list(ds.data_vars)[:8])}")
+        raise ValueError(f"{name}: no {', '.join(missing)}; it has {', '.join(map(str, list(ds.data_vars)[:8]))}")
     time = ds.get_index("time")
     step = (time[1:] - time[:-1]).min() if len(time) > 1 else pd.Timedelta(0)
     if not pd.Timedelta("10min") <= step <= pd.Timedelta("6h") or not time.is_monotonic_increasing or time.has_duplicates:
@@ -143,7 +142,7 @@ def _daily_fluxes(ds: xr.Dataset, site: str, days: pd.DatetimeIndex, name: str) 
     dates = ds.get_index("time").normalize()
     outside = dates.difference(days)
     if len(outside):
-        warnings.warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}", stacklevel=3)
+        warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}")
     out = xr.Dataset(coords={"site": [site], "time": days})
     for source, target in CALLMIP.items():
         if source in ds:
@@ -199,23 +198,23 @@ def read_alma(met: str | os.PathLike, flux: str | os.PathLike | None = None, *, 
         hint = "; it holds the fluxes, give the file of the weather (_Met)" if is_alma(ds) else ""
         raise ValueError(f"{name}: no {' or '.join(v for v in ALMA_MET if v not in ds.variables)}{hint}")
     site, found, point = site or _site_code(ds, name), _site_variables(ds), _point(ds, name)
-    other = open_alma(flux) if flux is not None else None
+    flux_name, other = ("", None) if flux is None else (flux.name, open_alma(flux))
     daily = other is not None and bool(set(CALLMIP) & set(other.data_vars))
-    if other is not None and _site_code(other, flux.name) != site:
-        raise ValueError(f"{flux.name} is of site {_site_code(other, flux.name)}, {name} of {site}")
+    if other is not None and _site_code(other, flux_name) != site:
+        raise ValueError(f"{flux_name} is of site {_site_code(other, flux_name)}, {name} of {site}")
     try:
         if other is not None and not daily:
-            other = _point(other, flux.name)
+            other = _point(other, flux_name)
             point = point.merge(other[[v for v in ALMA if v in other and v not in point]], join="left", combine_attrs="override")
         steps = alma_intervals(point, site, name, stamp)
         days = to_days(steps, least=least, daytime=daytime)
-        if daily:
-            days = days.merge(_daily_fluxes(_point(other, flux.name), site, days.get_index("time"), flux.name), combine_attrs="override")
+        if other is not None and daily:
+            days = days.merge(_daily_fluxes(_point(other, flux_name), site, days.get_index("time"), flux_name), combine_attrs="override")
         if "FAPAR" in steps:
             days["FAPAR"] = steps["FAPAR"].resample(time="1D").mean(skipna=True).assign_attrs(units="1", long_name=VARIABLES.long_name["FAPAR"])
         if transpiration:
             days["T"] = uwue_transpiration(steps, days)
-        source = name if flux is None else f"{name}, {flux.name}"
+        source = name if flux is None else f"{name}, {flux_name}"
         return validate_cube(with_attributes(days, found | attributes).assign_attrs(source=source), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error

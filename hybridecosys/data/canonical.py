@@ -39,7 +39,7 @@ def _text_labels(ds: xr.Dataset) -> xr.Dataset:
         if not (label or data.dtype.kind in "OST") or name == "time" or (name in VARIABLES.index and data.dtype.kind == "O"):
             continue
         text = _as_text(data.values)
-        nameless = np.flatnonzero(pd.isna(np.asarray(data.values, dtype=object)) | (text == "")) if name == "site" and data.ndim else ()
+        nameless = np.flatnonzero(pd.isna(np.asarray(data.values, dtype=object)) | (text == "")) if name == "site" and data.ndim else np.array([], int)
         if len(nameless):
             raise ValueError(f"cube: site number {int(nameless[0])} has no name")
         if data.dtype.kind != "U" or (text != data.values).any():

@@ -7,12 +7,13 @@ __all__ = ['KOPPEN', 'PLANT_FORM', 'CLASSES', 'CONTINUOUS', 'GROUPS', 'DEFAULT_G
            'site_features', 'fit_scaling', 'scale', 'one_hot', 'check_saved', 'LearnedFeatures', 'FeatureEncoder']
 
 # %% ../../nbs/01_data/09_features.ipynb #f6bebaf9
-import warnings
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import xarray as xr
 
+from .choices import warn
 from .names import did_you_mean
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
@@ -83,7 +84,7 @@ def _has_weather(data) -> bool:
 def _other(cube: xr.Dataset) -> dict[str, xr.DataArray]:
     "Numeric site variables that no other group knows and that are not excluded."
     known = {v for names in CONTINUOUS.values() for v in names}
-    numeric = {k: v for k, v in cube.data_vars.items() if v.dims == ("site",) and v.dtype.kind in "fiu"}
+    numeric = {str(k): v for k, v in cube.data_vars.items() if v.dims == ("site",) and v.dtype.kind in "fiu"}
     return {k: v for k, v in numeric.items() if k not in known | set(NOT_FEATURES) and not k.startswith("true_")}
 
 # %% ../../nbs/01_data/09_features.ipynb #8f28b325a
@@ -96,7 +97,7 @@ def _group(group: str, cube: xr.Dataset, weather: xr.Dataset | None) -> dict[str
     if group == "bioclim":
         if all(k in cube for k in BIOCLIM.index):
             return {k: cube[k] for k in BIOCLIM.index}
-        return dict(bioclim(weather).data_vars) if weather is not None else {}
+        return {str(k): v for k, v in bioclim(weather).items()} if weather is not None else {}
     if group == "greenness":
         return _greenness(cube)
     if group == "location":
@@ -154,7 +155,7 @@ def fit_scaling(x: xr.DataArray) -> dict:
     values = _logged(x)
     there = values[np.isfinite(values)]
     if not there.size:
-        warnings.warn(f"feature {x.name} is missing at all training sites: it is left at 0", stacklevel=3)
+        warn(f"feature {x.name} is missing at all training sites: it is left at 0")
         return {"median": 0.0, "mean": 0.0, "std": 0.0, "indicator": False}
     std = float(there.std()) if np.ptp(there) > 1e-9 * max(1.0, abs(there.mean())) else 0.0
     return {
@@ -172,7 +173,7 @@ def scale(x: xr.DataArray, scaling: dict) -> list[np.ndarray]:
     if gone.any() and not scaling["indicator"] and scaling["std"] > 0:
         sites = ", ".join(map(str, x["site"].values[gone]))
         text = f"feature {x.name} is missing at {sites} and never in training: median used, no indicator"
-        warnings.warn(text, stacklevel=3)
+        warn(text)
     filled = np.where(gone, scaling["median"], values) - scaling["mean"]
     z = filled / scaling["std"] if scaling["std"] > 0 else np.zeros(len(values))
     return [z, gone.astype(float)] if scaling["indicator"] else [z]
@@ -183,8 +184,8 @@ def one_hot(x: xr.DataArray, met: Sequence[str]) -> list[np.ndarray]:
     known = np.isin(x.values, list(met))
     if not known.all():
         text = ", ".join(f"{c} at {s}" for s, c in zip(x["site"].values[~known], x.values[~known]))
-        warnings.warn(f"{x.name} class not among the training sites, encoded as zeros: {text}", stacklevel=3)
-    return [((x.values == c) & known).astype(float) for c in CLASSES[x.name]]
+        warn(f"{x.name} class not among the training sites, encoded as zeros: {text}")
+    return [((x.values == c) & known).astype(float) for c in CLASSES[str(x.name)]]
 
 # %% ../../nbs/01_data/09_features.ipynb #e6f13fa4w
 def check_saved(saved: dict, version: int) -> None:
@@ -224,7 +225,7 @@ class LearnedFeatures:
         return {"version": self.VERSION} | {k: getattr(self, k) for k in ("groups", "group_of", "classes", "scaling")}
 
     @classmethod
-    def from_dict(cls, saved: dict) -> "FeatureEncoder":
+    def from_dict(cls, saved: dict) -> Self:
         "The encoder of `to_dict`. ValueError for another version or other keys."
         check_saved(saved, cls.VERSION)
         out = cls(saved["groups"])
@@ -250,9 +251,9 @@ class FeatureEncoder(LearnedFeatures):
             raise ValueError("no training site: the cube is empty")
         if not raw:
             raise ValueError("the cube carries no feature of any group")
-        self.group_of = {k: v.attrs["group"] for k, v in raw.items()}
-        self.classes = {k: [c for c in CLASSES[k] if c in raw[k].values] for k in raw if k in CLASSES}
-        self.scaling = {k: fit_scaling(raw[k]) for k in raw if k not in CLASSES}
+        self.group_of = {str(k): v.attrs["group"] for k, v in raw.items()}
+        self.classes = {str(k): [c for c in CLASSES[k] if c in raw[k].values] for k in raw if k in CLASSES}
+        self.scaling = {str(k): fit_scaling(raw[k]) for k in raw if k not in CLASSES}
         return self
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:

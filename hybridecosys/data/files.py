@@ -13,17 +13,18 @@ import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import as_path
+from .choices import as_path, warn
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea006
 NEW = ".new-"
@@ -57,7 +58,7 @@ def _forget(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea008
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Write or replace a file. `OSError` names it where that cannot be done, and what was there before stays."""
     with replaced(path) as new:
         new.write_bytes(content)
@@ -81,7 +82,7 @@ def write_table(path: str | Path, table: pd.DataFrame, index: bool = False) -> N
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """The same for arrays by name, as NPZ; `np.load` finds out where a bit of them is lost."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict[str, Any](arrays))
     write_bytes(path, buffer.getbuffer())
 
 
@@ -99,7 +100,7 @@ def read_arrays(path: str | Path, instead: str) -> dict[str, np.ndarray] | None:
         with np.load(path) as saved:
             return dict(saved)
     except Exception as error:  # whatever a wrong bit leads to
-        warnings.warn(f"checkpoint {path} is damaged ({error}): {instead}", stacklevel=5)
+        warn(f"checkpoint {path} is damaged ({error}): {instead}")
         return None
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00d
@@ -110,7 +111,7 @@ _HELD: dict[str, tuple[int, int]] = {}
 def _seize(descriptor: int) -> bool:
     "Take the lock of an open file if nobody has it."
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             os.lseek(descriptor, 2**30, os.SEEK_SET)  # locked bytes cannot be read, so far behind the text
@@ -122,7 +123,7 @@ def _seize(descriptor: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             return False
-        warnings.warn(f"this file system knows no locks ({error.strerror}): see to it that no two processes use one run directory", stacklevel=4)
+        warn(f"this file system knows no locks ({error.strerror}): see to it that no two processes use one run directory")
     return True
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00da

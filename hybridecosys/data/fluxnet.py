@@ -13,16 +13,16 @@ import gzip
 import io
 import os
 import re
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import VARIABLES, validate_cube
 from .units import convert
 
@@ -231,7 +231,7 @@ def _site_info(name: str, data: bytes, site: str) -> dict[str, float | str]:
     out = {}
     for variable, values in rows.groupby("VARIABLE", sort=False).DATAVALUE:
         if values.nunique() > 1:
-            warnings.warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken", stacklevel=4)
+            warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken")
         out[_BIF[variable]] = _bif_value(name, site, variable, values.iloc[-1])
     return out
 
@@ -256,7 +256,7 @@ def _only_cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
     lacking = {v.replace("_VUT_", "_CUT_"): v for v in known if v not in table or table[v].isna().all()}
     taken = {c: v for c, v in lacking.items() if c in table and table[c].notna().any()}
     if taken:
-        warnings.warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in", stacklevel=3)
+        warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in")
     return table.drop(columns=[v for v in taken.values() if v in table]).rename(columns=taken)
 
 
@@ -289,7 +289,7 @@ def with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #readfluxnet1
 def read_fluxnet(
-    path: str | os.PathLike | list, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
+    path: str | os.PathLike | list | tuple, *, site: str | None = None, bif: str | os.PathLike | None = None, out_of_range: str = OUT_OF_RANGE, **attributes
 ) -> xr.Dataset:
     """Read one FLUXNET2015 or ONEFlux daily CSV (SUBSET, FULLSET or FLUXMET; .csv, .csv.gz), or the zip that holds it.
 
@@ -307,7 +307,7 @@ def read_fluxnet(
     other = other_table(path, site=site, bif=bif, out_of_range=out_of_range, **attributes)
     if other is not None:
         return other
-    path = as_path(path)
+    path = as_path(path)  # type: ignore[arg-type] # a list has been read by now
     if path.suffix.lower() != ".zip":
         _check_step(path.name)
     name, text, info = _daily_text(path, site)
@@ -321,7 +321,7 @@ def read_fluxnet(
         try:
             found |= _site_info(member, data, site)
         except ValueError as error:
-            warnings.warn(f"{path.name}: {error}; the site's attributes are not taken from it", stacklevel=2)
+            warn(f"{path.name}: {error}; the site's attributes are not taken from it")
     try:
         ds = with_attributes(_series(table, site), found | attributes)
         return validate_cube(ds.assign_attrs(source=name), attributes=False, out_of_range=out_of_range)
@@ -329,7 +329,7 @@ def read_fluxnet(
         raise ValueError(f"{name}: {error}") from error
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #db81a9e9
-SAMPLE_ATTRIBUTES = {"latitude": 36.4267, "longitude": -99.42, "elevation": 611.0, "igbp": "GRA", "koppen": "Cfa"}
+SAMPLE_ATTRIBUTES: dict[str, Any] = {"latitude": 36.4267, "longitude": -99.42, "elevation": 611.0, "igbp": "GRA", "koppen": "Cfa"}
 SAMPLE_ATTRIBUTION = (
     "US-AR1 (ARM USDA UNL OSU Woodward Switchgrass 1), FLUXNET2015, doi:10.18140/FLX/1440103, CC-BY-4.0, "
     "years 2010-2011, sixteen columns. Pastorello et al. 2020, Scientific Data 7, 225, doi:10.1038/s41597-020-0534-3"

@@ -8,6 +8,7 @@ __all__ = ['YEAR', 'UNITS', 'USUAL', 'extra_names', 'check_dates', 'records', 'w
            'cube_of', 'unprepared', 'options_of', 'names_of', 'weather_of', 'observed_of', 'as_html', 'site_days']
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesimports1
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -222,7 +223,7 @@ def renamed(sites: Sites, names: Sequence[str]) -> Sites:
     return replace(sites, cube=sites.cube.assign_coords(site=list(names)), forcing=sites.forcing.assign_coords(site=list(names)))
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven02
-USUAL = dict(prepare_forcing.__kwdefaults__)
+USUAL = {name: p.default for name, p in inspect.signature(prepare_forcing).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def check_agreed(sites: Sites, options: Mapping | None) -> None:
@@ -295,7 +296,7 @@ def site_days(sites: Sites) -> pd.DataFrame:
         seen = sites.observed()
     except ValueError:  # nothing was observed
         return table
-    return table.assign(**{t: seen[t].notnull().sum([d for d in seen[t].dims if d != "site"]).values for t in seen})
+    return table.assign(**{str(t): seen[t].notnull().sum([d for d in seen[t].dims if d != "site"]).values for t in seen})
 
 
 def _sites_html(sites: Sites) -> str:
@@ -306,5 +307,9 @@ def _sites_html(sites: Sites) -> str:
     return as_html("Sites, prepared", rows, {"days of each site": days})
 
 
-Sites._repr_html_ = _sites_html
-Sites.__repr__ = lambda sites: f"<Sites: {len(sites)}, prepared, with {sites.record[1].sum() / YEAR:.1f} years of weather>"
+def _sites_text(sites: Sites) -> str:
+    return f"<Sites: {len(sites)}, prepared, with {sites.record[1].sum() / YEAR:.1f} years of weather>"
+
+
+Sites._repr_html_ = _sites_html  # type: ignore[attr-defined] # a method, defined behind its class
+Sites.__repr__ = _sites_text  # type: ignore[method-assign, assignment]

@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from hybridecosys.data.halfhourly import (
     is_fluxdatakit,
     read_halfhourly,
 )
+from .names import did_you_mean, one_of
 from .stores import from_sindbad, is_zarr_fluxnet2015, read_zarr_fluxnet2015, sindbad_products
 
 # %% ../../nbs/01_data/15_sources.ipynb #srctablecell
@@ -159,17 +160,16 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
     FileNotFoundError; ValueError for what is not recognised; TypeError for an option that the reader has not.
     """
     kind = recognise(path) if kind is None else kind
-    if kind not in SOURCES.index:
-        raise ValueError(f"kind={kind!r}; one of {', '.join(SOURCES.index)}")
+    one_of("kind", kind, SOURCES.index)
     if kind == "sindbad":
         if isinstance(options.get("covariates"), (str, os.PathLike)):
             options["covariates"] = xr.open_zarr(local_path(options["covariates"]), chunks=None).load()
         return from_sindbad(xr.open_zarr(local_path(path), chunks=None).load(), **options)
-    readers = [read_fluxnet, read_halfhourly, read_fluxdatakit, read_alma, read_zarr_fluxnet2015, open_cube]
+    readers: list[Callable] = [read_fluxnet, read_halfhourly, read_fluxdatakit, read_alma, read_zarr_fluxnet2015, open_cube]
     reader = next(f for f in readers if f.__name__ == SOURCES.reader[kind])
     known = inspect.signature(reader).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()) and (odd := set(options) - set(known)):
-        raise TypeError(f"{Path(path).name}: {kind} has no option {', '.join(sorted(odd))}")
+        raise TypeError(f"{Path(path).name}: {kind} has no option {', '.join(sorted(odd))}{did_you_mean(min(odd), list(known)[1:])}")
     return reader(path, **options)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcelsecell
@@ -192,7 +192,7 @@ def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) ->
     return None
 
 
-def other_table(path: str | os.PathLike | Sequence, **options) -> xr.Dataset | None:
+def other_table(path: str | os.PathLike | list | tuple, **options) -> xr.Dataset | None:
     """What `read_fluxnet` was given, read as the kind that it is; None for a daily FLUXNET file, or what is not recognised.
 
     Options that are None are left out. TypeError for options of half-hours (least, daytime, transpiration) with a daily file.

@@ -9,10 +9,11 @@ __all__ = ['STYLE', 'COLOURS', 'DASHES', 'MARKERS', 'LABELS', 'METRIC_LABELS', '
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #drawingimports
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 
 from ..data.names import did_you_mean
 from ..data.observations import TARGETS
+from .agreement import SCALES
 from .over_sites import site_table
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #07071b5e
@@ -35,7 +37,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #f1385174
-STYLE = {
+STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "legend.frameon": False,
     "savefig.dpi": 150, "figure.dpi": 80, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.axisbelow": True,
@@ -85,10 +87,10 @@ def label_of(target: str, unit: str | None = None) -> str:
     return f"{LABELS.get(target, target)} ({unit})" if unit else LABELS.get(target, target)
 
 
-def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, Iterator[Axes]]:
-    "A figure with n panels in rows of at most `columns`, each width x height inches; unused places stay empty."
-    columns = min(columns, n)
-    rows = -(-n // columns)
+def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
+    "A figure with n panels in rows of at most `columns`, as even as they can be, each width x height inches; unused places stay empty."
+    rows = -(-n // min(columns, n))
+    columns = -(-n // rows)
     figure = Picture(figsize=(max(columns * width, 3.2), rows * height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs).ravel()
     for ax in axes[n:]:
@@ -96,19 +98,20 @@ def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple
     return figure, axes[:n]
 
 
-def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: str = "outside lower center", **kwargs) -> None:
-    "One legend for all panels, in as many columns as fit the width of the figure."
+def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: Any = "outside lower center", **kwargs: Any) -> None:
+    "One legend for all panels, in as many columns as fit the width of the figure, which grows by its height."
     needed = [0.55 + 0.07 * len(str(label)) for label in labels]
-    width = figure.get_figwidth()
+    width, height = figure.get_size_inches()
     columns = len(labels) if sum(needed) <= width else max(1, int(width // max(needed)))
+    figure.set_size_inches(width, height + 0.17 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc=loc, ncols=columns, **kwargs)
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #12980204a
 def season_lines(ax: Axes, panel: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> None:
     "One panel: series -> its rows of `seasons`, of one site and target; \"observed\" with the quartiles of its days."
     seen = panel["observed"]
-    ax.fill_between(seen.day, seen.q25, seen.q75, color="0.8", lw=0, label="Observed, quartiles")
-    ax.plot(seen.day, seen["mean"], color="k", lw=1.4, label="Observed")
+    ax.fill_between(seen.day, seen.q25, seen.q75, color="0.8", lw=0, label="quartiles of the days")
+    ax.plot(seen.day, seen["mean"], color="k", lw=1.4, label="observed")
     for i, method in enumerate(methods):
         line = panel.get(method, seen.iloc[:0])
         ax.plot(line.day, line["mean"], color=COLOURS[i % 7], ls=DASHES[i % 7], label=method)
@@ -158,6 +161,8 @@ def scores_of(scores: pd.DataFrame, metric: str, scale: str, targets: Sequence[s
         if absent:
             raise ValueError(f"the scores have no target {', '.join(absent)}{did_you_mean(absent[0], table.target.unique())}")
         table = table[table.target.isin(targets)]
+    if scale not in SCALES.index and scale not in set(table.scale):
+        raise ValueError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES.index)}")
     table = table[(table.scale == scale) & table[metric].notna()]
     if table.empty:
         raise ValueError(f"no site has a defined {metric} at scale {scale}")
@@ -277,11 +282,12 @@ def _map_panel(ax: Axes, coast: pd.DataFrame, table: pd.DataFrame, metric: str, 
     ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
     lower_is_better = metric in ("rmse", "nmae1r", "bias")
     shown = table[known].sort_values(metric, ascending=lower_is_better, key=np.abs if metric == "bias" else None)
-    colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
+    colours: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
     points = ax.scatter(shown.longitude, shown.latitude, c=shown[metric], s=18, edgecolor="k", lw=0.4, zorder=3, **colours)
     for axis, letters in ((ax.xaxis, "EW"), (ax.yaxis, "NS")):
         axis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
-        axis.set_major_formatter(lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}")
+        degrees: Callable = lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}"
+        axis.set_major_formatter(degrees)
     ax.grid(lw=0.3, color="0.8")
     without = f", {int((~known).sum())} without a score" if (~known).any() else ""
     name = f"{LABELS.get(table.target.iloc[0], table.target.iloc[0])}: " if named else ""

@@ -6,16 +6,16 @@
 __all__ = ['METRICS', 'example_pair', 'observed_targets', 'sites_of_both', 'evaluate', 'seasons']
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #26c94c89
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.choices import OUT_OF_RANGE
+from ..data.choices import OUT_OF_RANGE, warn
 from ..data.cube import canonical_labels
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites, observed_of
 from .agreement import SCALES, at_scale, bias, check_scales, correlation, kge, nmae1r, nnse, nse, paired, rmse
@@ -98,7 +98,7 @@ def sites_of_both(run: xr.Dataset, obs: xr.Dataset, sites: Sequence[str] | None)
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #23379817
 def _check_simulated(simulated: xr.DataArray, observed: xr.DataArray, target: str, partial: bool) -> None:
     "Refuse observed days without a finite simulated value; with `partial`, only those inside the simulated record."
-    known = np.isfinite(simulated)
+    known: Any = np.isfinite(simulated)
     missing = observed.notnull() & ~known
     if not missing.any():
         return
@@ -108,10 +108,9 @@ def _check_simulated(simulated: xr.DataArray, observed: xr.DataArray, target: st
         outside = missing & (~begun | ended) & known.any("time")
         if outside.any():
             per_site = outside.sum("time")
-            warnings.warn(
+            warn(
                 f"{target}: {int(per_site.sum())} observed days at {int((per_site > 0).sum())} sites lie outside "
-                "the simulated record and are not scored",
-                stacklevel=3,
+                "the simulated record and are not scored"
             )
         missing = missing & ~outside
     if missing.any():
@@ -145,7 +144,7 @@ def _score_series(simulated: Mapping[str, xr.DataArray], observed: Mapping[str, 
     unit = table.target.map(TARGETS.unit)
     per_day = xr.DataArray(unit.str.contains("d-1").to_numpy(), dims="row")
     m, y = at_scale(_below(simulated), _below(observed), scale, per_day)
-    dims = [d for d in y.dims if d != "row"]
+    dims = [str(d) for d in y.dims if d != "row"]
     n = y.count(dims)
     enough = (n >= SCALES.loc[scale, "min_points"]).values
     m, y = (x.isel(row=np.flatnonzero(enough)) for x in (m, y))
@@ -177,7 +176,7 @@ def _in_order(sites: Sequence[str]):
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccdw
 def _both(run: xr.Dataset, obs: xr.Dataset, targets: Sequence[str] | None) -> tuple[xr.Dataset, xr.Dataset, list[str]]:
     "The outputs of a run that observations of the same sites ask for, these, and the targets that are observed; `ValueError` where one of the two is lacking."
-    observed = [t for t in obs.data_vars if obs[t].notnull().any()]
+    observed = [str(t) for t in obs.data_vars if obs[t].notnull().any()]
     empty = [t for t in targets or () if t not in observed]
     if empty or not observed:
         what = ", ".join(empty) if empty else "any target"
@@ -197,6 +196,7 @@ def _on_days(run: xr.Dataset, obs: xr.Dataset) -> xr.Dataset:
     return run.reindex(time=obs.indexes["time"])
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccd
+@named_arguments
 def evaluate(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
              sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.

@@ -64,7 +64,7 @@ class Batch:
     """
 
     sites: tuple[str, ...]
-    features: Array
+    features: Array | np.ndarray
     counts: np.ndarray
     inputs: Inputs
     observed: Observed
@@ -110,7 +110,7 @@ def whole_batch(members: Sequence[Member], data: TrainingData, sites: int = 0, l
 
 def validation_batch(members: Sequence[Member], sites: Sites | None, observed: xr.Dataset | None, options: TrainingOptions) -> Batch | None:
     """The validation sites of all members, their records cut like those of the training sites; None if there are none."""
-    if sites is None or not any(m.valid for m in members):
+    if sites is None or observed is None or not any(m.valid for m in members):
         return None
     if not options.max_years:
         return whole_batch(members, make_training_data(sites, observed))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from .predictor import Kept, open_run, run_directory
 from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
 from ..model.cluster import connected
 from ..model.simulate import in_float32, simulate
-from ..model.structure import Model
+from ..model.structure import Model, require_model
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
 NEAR = 0.01
@@ -83,11 +83,11 @@ class CalibrationTables(Kept):
         return dict(self.settings)
 
     @classmethod
-    def _read(cls, path: Path, content: dict, model: Model | None):
+    def _read(cls, path: Path, content: dict, model: Model | None) -> Self:
         model = _holding(model_of(content["structure"], model, f"{path} holds a calibration"), content.get("held", {})).for_training()
         periods = read_table(path / "periods.csv", index_col="site", parse_dates=["begin", "end", "held_out"])
-        tables = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
-        return cls(model, xr.load_dataset(path / "parameters.nc"), *tables, periods, content)
+        history, scores = (read_table(path / f"{name}.csv") for name in ("history", "parts"))
+        return cls(model, xr.load_dataset(path / "parameters.nc"), history, scores, periods, content)
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020a
 class Calibration(CalibrationTables):
@@ -125,7 +125,7 @@ def _calibration_html(found: Calibration) -> str:
     return as_html("Calibration at each site", rows, {"median NSE": scores, "parameters at a bound": bound})
 
 
-Calibration._repr_html_ = _calibration_html
+Calibration._repr_html_ = _calibration_html  # type: ignore[attr-defined] # a method, defined behind its class
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10022
 def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def part_scores(run: xr.Dataset, observed: xr.Dataset, periods: pd.DataFrame) ->
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024b
 def _held(arrays: Sequence[str], given: Sequence[Mapping]) -> dict[str, np.ndarray]:
     """Values of `arrays` in the sets of parameters to start from, which must agree: they stay as they are."""
-    held = {}
+    held: dict[str, np.ndarray] = {}
     for parameters in given:
         for name in (n for n in arrays if n in parameters):
             value = np.asarray(parameters[name], float)
@@ -183,7 +183,7 @@ def _known(seen: xr.Dataset, mine: Sites, targets: Sequence[str] | None) -> xr.D
     days = {t: v.notnull().values.sum(1) if "time" in v.dims else v.notnull().values * MIN_DAYS for t, v in values.items()}
     varies = {t: (v.max("time") > v.min("time")).values if "time" in v.dims else np.full(len(v), True) for t, v in values.items()}
     enough = {t: (n >= MIN_DAYS) & varies[t] for t, n in days.items()}
-    absent = [t for t, there in enough.items() if not there.any()]
+    absent = [str(t) for t, there in enough.items() if not there.any()]
     if absent and targets is not None:
         raise ValueError(f"the observations of {absent[0]} are constant on the days that calibrate: there is nothing to learn from them"
                          if (days[absent[0]] >= MIN_DAYS).any() else f"no site has {MIN_DAYS} days with an observation of {absent[0]} on the days that calibrate")
@@ -209,7 +209,7 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
     options = problem.options
     begin, step, steps = (begin_descent, descend, options.steps) if method == "gradient" else (begin_evolution, evolve, options.generations)
     file = None if run_dir is None else run_dir / "checkpoint.npz"
-    state = (read_arrays(file, "the search begins anew") if resume and file.exists() else None) or begin(problem, start)
+    state = (read_arrays(file, "the search begins anew") if file is not None and resume and file.exists() else None) or begin(problem, start)
     bar = tqdm(total=steps, initial=len(state["history"]), disable=not progress, desc=f"calibrating {len(problem.data.sites)} sites ({method})", unit="step")
     with bar:
         while len(state["history"]) < steps:
@@ -244,7 +244,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
         open_run(run_dir, {**settings, "starts_from": given}, resume)
     x, history = _search(problem, start, method, run_dir, resume, progress)
     parameters = _labelled(problem, x, known.cube)
-    outputs = list(output_names([t for t in observed.data_vars]))
+    outputs = list(output_names([str(t) for t in observed.data_vars]))
     run = simulate(shell.model, whole, parameters, spinup=spinup, outputs=outputs)
     steps = pd.DataFrame({"step": np.repeat(np.arange(1, len(history) + 1), len(sites)), "site": np.tile(sites, len(history)), "cost": history.ravel()})
     result = Calibration(shell.model, parameters, steps, part_scores(run, observed, periods), periods, json.loads(json.dumps(settings)))
@@ -273,6 +273,7 @@ def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", 
     Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
     another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
     """
+    require_model(model)
     one_of("method", method, METHODS)
     options = make_options(CalibrationOptions, options)
     names_of(cube)  # what is no cube stops here

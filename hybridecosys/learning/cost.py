@@ -9,6 +9,7 @@ __all__ = ['MIN_DAYS', 'one_minus_nnse', 'nmae1r', 'Observed', 'pack_observation
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,13 @@ from ..data.observations import TARGETS
 from ..model.inputs import Inputs
 
 # %% ../../nbs/04_learning/01_cost.ipynb #997ed75c
-def one_minus_nnse(squared_error: Array, spread: Array) -> Array:
+def one_minus_nnse(squared_error: Any, spread: Any) -> Any:
     """1 - NNSE (1) from the sum of squared errors and the sum of squares of the observations about their mean (Nossent and Bauwens 2012)."""
     r = squared_error / spread
     return r / (1 + r)
 
 
-def nmae1r(simulated: Array, observed: Array) -> Array:
+def nmae1r(simulated: Array | np.ndarray, observed: Array | np.ndarray) -> Array:
     """Absolute error relative to 1 + the observation (1)."""
     return jnp.abs(simulated - observed) / (1 + observed)
 
@@ -56,7 +57,7 @@ class Observed:
         return (*self.values, *(("agb",) if self.agb is not None else ()))
 
 # %% ../../nbs/04_learning/01_cost.ipynb #178e2722b
-def _site_of(inputs: Inputs) -> Array:
+def _site_of(inputs: Inputs) -> Any:
     n_block, _, n_lane = inputs.shape
     return np.broadcast_to(np.arange(n_lane), (n_block, n_lane)) if inputs.schedule is None else inputs.schedule[0]
 
@@ -81,8 +82,10 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
     Raises `ValueError` if a target has no observation at any site inside the records, or the same all the time.
     """
     observed = observed.sel(site=forcing.site).reindex(time=forcing.time)
-    values, mask, spread = {}, {}, {}
-    for target in (t for t in observed.data_vars if t != "agb"):
+    values: dict[str, Any] = {}
+    mask: dict[str, Any] = {}
+    spread: dict[str, Any] = {}
+    for target in (str(t) for t in observed.data_vars if t != "agb"):
         lanes = inputs.pack_daily(observed[target].transpose("site", "time").values.astype(float), start, length)
         there = np.isfinite(lanes)
         sites = _per_site(inputs, there.sum(1)), _per_site(inputs, np.where(there, lanes, 0).sum(1))
@@ -97,10 +100,11 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
         there &= _to_lanes(inputs, used)[:, None]
         values[target], mask[target] = np.where(there, lanes, 0).astype(dtype), there
         spread[target] = np.where(used, about, 0).astype(dtype)
-    agb = observed["agb"].values.astype(dtype) if "agb" in observed else None
+    days: Any = length.astype(dtype)
+    agb: Any = observed["agb"].values.astype(dtype) if "agb" in observed else None
     if agb is not None and not np.isfinite(agb).any():
         raise ValueError("no site has an observation of agb")
-    return Observed(values, mask, spread, length.astype(dtype), agb)
+    return Observed(values, mask, spread, days, agb)
 
 # %% ../../nbs/04_learning/01_cost.ipynb #35d14867
 def output_names(targets: Sequence[str]) -> tuple[str, ...]:

@@ -23,12 +23,12 @@ from ..model.structure import Model
 from ..processes.process import Parameter
 
 # %% ../../nbs/04_learning/02_network.ipynb #44c7c745
-def to_bounds(x: Array, lower: Array, upper: Array, steepness: float = 1.0) -> Array:
+def to_bounds(x: Array, lower: Array | float, upper: Array | float, steepness: float = 1.0) -> Array:
     """Numbers without bounds to parameters: lower + (upper - lower) sigmoid(steepness x)."""
     return lower + (upper - lower) * jax.nn.sigmoid(steepness * x)
 
 
-def from_bounds(value: np.ndarray, lower: np.ndarray, upper: np.ndarray, steepness: float = 1.0, margin: float = 0.02) -> np.ndarray:
+def from_bounds(value: np.ndarray, lower: np.ndarray | float, upper: np.ndarray | float, steepness: float = 1.0, margin: float = 0.02) -> np.ndarray:
     """Inverse of `to_bounds`; a value nearer to a bound than `margin` of the range is taken at that distance."""
     share = np.clip((value - lower) / (upper - lower), margin, 1 - margin)
     return np.log(share / (1 - share)) / steepness
@@ -49,7 +49,7 @@ class ParameterNetwork(nnx.Module):
 
     A parameter with the scope "global" is learned beside the network and is the same at all sites; one without bounds is learned as it is."""
 
-    def __init__(self, n_features: int, table: dict[str, Parameter], options: NetworkOptions = SHAPE,
+    def __init__(self, n_features: int, table: Mapping[str, Parameter], options: NetworkOptions = SHAPE,
                  start: Mapping[str, float] | None = None, *, rngs: nnx.Rngs):
         self.names, self.options, self.n_features = tuple(table), options, n_features
         self.shared = tuple((n, p.lower, p.upper) for n, p in table.items() if p.scope == "global")
@@ -107,7 +107,7 @@ def _first_weights(new: MadeFrom, seed: Array) -> nnx.State:
 _parameters_of, _new_weights = Program(parameters_of, static=("graph",)), Program(_first_weights, static=("new",))
 
 
-def predicted(network: ParameterNetwork, features: Array) -> dict[str, Array]:
+def predicted(network: ParameterNetwork, features: Array | np.ndarray) -> dict[str, Array]:
     """What a network says of sites, compiled."""
     found = _parameters_of(graph_of(network), *nnx.split(network, nnx.Param, ...)[1:], features)
     return {n: found[n] for n in network.names}  # a compiled function sorts them

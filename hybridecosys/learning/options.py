@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..data.names import did_you_mean, one_of
 
@@ -126,7 +126,7 @@ class TrainingOptions:
     seed: int = 0
     """Seed of everything random."""
 
-    __post_init__ = check_training
+    __post_init__ = check_training  # type: ignore[misc] # a method of this class, written before it
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeseqexp
 EPOCHS = 100
@@ -139,7 +139,7 @@ SEQUENCE = {"weight_decay": 0.1, "noise": 0.3}
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeknown1
 KNOWN_EPOCHS = 200
 "Passes over the sites for a network that is asked about those same sites, in other years."
-KNOWN_SITES = {"hidden": 64, "layers": 3, "dropout": 0.0, "weight_decay": 0.01, "noise": 0.0}
+KNOWN_SITES: dict[str, Any] = {"hidden": 64, "layers": 3, "dropout": 0.0, "weight_decay": 0.01, "noise": 0.0}
 "Options in which such a network, and its training, differ."
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipecalib
@@ -178,10 +178,11 @@ class CalibrationOptions:
 def make_options(kind: type, given: Mapping):
     """Options of the dataclass `kind`. Raises `TypeError` for an unknown name, with the nearest known one, or with the options that it belongs to."""
     known = [f.name for f in fields(kind)]
+    beside = {TrainingOptions: ("epochs", "targets", "run_dir"), CalibrationOptions: ("method", "targets", "learned")}.get(kind, ())  # arguments of the call itself
     for name in given:
         if name not in known:
             others = [k.__name__ for k in (NetworkOptions, TrainingOptions, CalibrationOptions) if k is not kind and name in {f.name for f in fields(k)}]
-            belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, known)
+            belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, [*known, *beside])
             raise TypeError(f"{kind.__name__} has no option {name!r}{belongs}")
     return kind(**given)
 
@@ -195,9 +196,9 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_F], _F]:
     def decorated(function):
         signature = inspect.signature(function)
         own = {name: p for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
-        options = {}
+        options: dict[str, Any] = {}
         for f in (f for kind in kinds for f in fields(kind) if f.name not in {*own, *without}):
-            default = f.default_factory() if f.default is MISSING else f.default
+            default = f.default_factory() if f.default is MISSING and callable(f.default_factory) else f.default
             options.setdefault(f.name, inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=f.type))
         function.__signature__ = signature.replace(parameters=[*own.values(), *options.values()])
         return function

@@ -9,11 +9,11 @@ __all__ = ['Kept', 'save_weights', 'load_weights', 'run_directory', 'open_run', 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorim
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,10 @@ class Kept:
     """
 
     kind, file = "something", "something.json"
+    if TYPE_CHECKING:
+        def _write(self, path: Path) -> dict: ...
+        @classmethod
+        def _read(cls, path: Path, content: dict, model: Model | None) -> Self: ...
 
     @property
     def ready(self) -> bool:
@@ -203,10 +207,20 @@ def encoded(encoder: FeatureEncoder | None, cube: xr.Dataset, forcing: xr.Datase
 class Learner(Kept):
     """What learns from sites. features: feature groups; None for those of `DEFAULT_GROUPS` in a cube, [] for none. seed: of everything random. forcing: of `prepare_forcing`."""
 
-    epochs, recipe = EPOCHS, {}
+    epochs: int = EPOCHS
+    recipe: Mapping[str, Any] = {}
     "Epochs, and options of training that differ from those of `TrainingOptions`, where nothing else is said."
     driving_variables: tuple[str, ...] = ()
     "Variables of a cube that drive it: inputs, and so no targets."
+    encoder: FeatureEncoder | None
+    losses: Any  # a table, once it has been trained
+    if TYPE_CHECKING:  # what each learner brings
+        def _own(self) -> dict: ...
+        @classmethod
+        def _made(cls, path: Path, content: dict, model: Model | None) -> Self: ...
+        def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None: ...
+        def _save_learned(self, path: Path) -> dict: ...
+        def _load_learned(self, path: Path, content: dict) -> None: ...
 
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, forcing: Mapping | None = None):
         self.features = None if features is None else (check_groups(features) if len(features) else [])
@@ -233,7 +247,7 @@ class Learner(Kept):
         return {**self.fingerprint(), "encoder": None if self.encoder is None else self.encoder.to_dict(), **self._save_learned(path)}
 
     @classmethod
-    def _read(cls, path: Path, content: dict, model: Model | None):
+    def _read(cls, path: Path, content: dict, model: Model | None) -> Self:
         found = cls._made(path, content, model)
         found.encoder = None if content["encoder"] is None else FeatureEncoder.from_dict(content["encoder"])
         found._load_learned(path, content)
@@ -244,7 +258,7 @@ class Learner(Kept):
 def learn_from(learner: Learner, train: Sites, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
     """Train a learner at sites: open the run directory, scale their features, and let it learn."""
     observed = train.observed(targets, learner.driving_variables)
-    wanted = list(observed.data_vars)
+    wanted = [str(t) for t in observed.data_vars]
     schedule.open(learner.fingerprint(), wanted, list(train.names), [] if valid is None else list(valid.names))
     learner.learn_features(train)
     known, held = Known(train, observed, encoded(learner.encoder, train.cube, train.forcing)), None
@@ -255,6 +269,8 @@ def learn_from(learner: Learner, train: Sites, valid: Sites | None, targets: Seq
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorcl
 class Predictor(Learner):
     """What learns from the sites of a cube and predicts at others: `fit`, `simulate`, `save`, `load`."""
+
+    _run: Callable[..., xr.Dataset]
 
     @in_float32
     def fit(self, train_cube: xr.Dataset | Sites, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,

@@ -110,7 +110,7 @@ def make_records(forcing: xr.Dataset | Sites, observed: xr.Dataset | None, warmu
         observed = observed.sel(site=forcing.site).reindex(time=forcing.time)
         inside = np.arange(length.max()) < length[:, None]
         rows = np.minimum(start[:, None] + np.arange(length.max()), forcing.sizes["time"] - 1)
-        for target in (t for t in observed if t != "agb"):
+        for target in (str(t) for t in observed if t != "agb"):
             values = np.take_along_axis(observed[target].transpose("site", "time").values.astype(np.float32), rows, 1)
             daily[target] = np.where(inside, values, np.nan)
         agb = observed["agb"].values.astype(np.float32) if "agb" in observed else None

@@ -222,7 +222,7 @@ def step_candidates(x: Array, gradient: Array, matrix: Array, damping: Array) ->
     return jax.vmap(candidate)(damping)
 
 # %% ../../nbs/04_learning/06_best_parameters.ipynb #c4a10019
-def in_ranges(parameters: xr.Dataset, model: Model, learned: Sequence[str], sites: Sequence[str]) -> np.ndarray:
+def in_ranges(parameters: Mapping | xr.Dataset, model: Model, learned: Sequence[str], sites: Sequence[str]) -> np.ndarray:
     """Parameters in units of their ranges, (site, parameter); those that are not given have their defaults."""
     table, values = model.parameter_table, complete_parameters(model, parameters, sites)
     shares = [(values[n] - table[n].lower) / (table[n].upper - table[n].lower) for n in learned]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import xarray as xr
 from flax import nnx
 
 from ..data.greenness import EXTRA_FORCING
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites
 from .batches import Member
@@ -89,7 +90,7 @@ def record_costs(outputs: Mapping[str, np.ndarray], records: Records) -> dict[st
     costs = {}
     for target, spread in spreads(records).items():
         seen = np.isfinite(records.observed[target])
-        error = np.where(seen, outputs[TARGETS.loc[target, "output"]] - records.observed[target], 0).astype(float)
+        error: np.ndarray = np.where(seen, outputs[TARGETS.loc[target, "output"]] - records.observed[target], 0).astype(float)
         costs[target] = one_minus_nnse((error**2).sum(1), spread)
     if records.agb is not None:
         inside = np.arange(outputs["aboveground_biomass"].shape[1]) < records.length[:, None]
@@ -102,10 +103,10 @@ def scaling(records: Records, warmup: int) -> dict[str, np.ndarray]:
     """Mean and standard deviation, (2, channel) and (2, output), of the weather and of what is observed in these records."""
     inside = np.arange(records.weather.shape[1] - warmup) < records.length[:, None]
     days = records.weather[:, warmup:][inside].astype(float)
-    outputs = []
+    outputs: list[list[float]] = []
     for name in output_names(records.targets):
         target = next(t for t in records.targets if TARGETS.loc[t, "output"] == name)
-        seen = records.agb if target == "agb" else records.observed[target]
+        seen: Any = records.agb if target == "agb" else records.observed[target]
         outputs.append([np.nanmean(seen, dtype=float), np.nanstd(seen, dtype=float) or 1.0])
     spread = days.std(0)
     return {"weather": np.stack([days.mean(0), np.where(spread > 0, spread, 1)]).astype(np.float32), "outputs": np.array(outputs, np.float32).T}
@@ -151,8 +152,14 @@ class PlainModel(Predictor):
     """What models without physics have in common: features of the sites, and daily series (weather, and what `forcing={"extra": [...]}` names) as inputs; `_predict` gives
     the `outputs` that it has learned, name -> (site, time)."""
 
-    shape, outputs = None, ()
+    shape: Any = None  # the class of its options
+    outputs: Any = ()
+    network: Any = None
+    scale: Any = None
+    if TYPE_CHECKING:
+        def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]: ...
 
+    @named_arguments
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options=None, forcing: Mapping | None = None):
         super().__init__(features, seed, forcing)
         self.options = options or self.shape()
@@ -169,7 +176,7 @@ class PlainModel(Predictor):
         return {"options": asdict(self.options)}
 
     @classmethod
-    def _made(cls, path: Path, content: dict, model: Model | None):
+    def _made(cls, path: Path, content: dict, model: Model | None) -> Self:
         if model is not None:
             raise TypeError(f"{path} holds {cls.kind}, which has no process model: leave {model!r} out")
         return cls(content["features"], content["seed"], options=cls.shape(**content["options"]), forcing=content["forcing"])
@@ -215,7 +222,8 @@ def sequence_step(model: PlainModel, graph, optimizer, options: TrainingOptions)
 def train_sequence(model: PlainModel, batches: WindowBatches, held: Held | None, schedule: Schedule) -> None:
     """Train the network of a model in place, and give it its losses. held: validation sites, or None."""
     options = schedule.options
-    graph, weights, rest = nnx.split(model.network, nnx.Param, ...)
+    split: Any = nnx.split(model.network, nnx.Param, ...)
+    graph, weights, rest = split
     optimizer = make_optimizer(options, schedule.epochs * len(batches))
 
     def check(weights, rest, held):
@@ -238,7 +246,6 @@ class SequenceModel(PlainModel):
     Its training differs from that of `HybridModel` in what `recipe` has; `batch_size` counts windows, `max_years` and `explode` mean nothing."""
 
     kind, file, shape, epochs, recipe = "a sequence model", "sequence.json", SequenceOptions, SEQUENCE_EPOCHS, SEQUENCE
-    network = scale = None
     ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
 
     def __repr__(self):
@@ -249,11 +256,12 @@ class SequenceModel(PlainModel):
         return SequenceNetwork(len(self.inputs), len(self.outputs), self.options, len(CHANNELS) + len(self.extra), rngs=nnx.Rngs(self.seed))
 
     def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
-        seen, held = (k and make_records(k.sites, k.observed, self.options.warmup, self.extra) for k in (train, valid))
+        records = lambda k: make_records(k.sites, k.observed, self.options.warmup, self.extra)
+        seen, held = records(train), None if valid is None else Held(records(valid), valid.features.values.astype(np.float32))
         self.outputs, self.scale = output_names(seen.targets), scaling(seen, self.options.warmup)
         self.network = self.new_network()
         batches = WindowBatches(Member(train.features, seen.sites, seed=schedule.options.seed), seen, self.options, schedule.options.batch_size)
-        train_sequence(self, batches, held and Held(held, valid.features.values.astype(np.float32)), schedule)
+        train_sequence(self, batches, held, schedule)
 
     @in_float32
     def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]:

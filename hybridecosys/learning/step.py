@@ -8,6 +8,7 @@ __all__ = ['NonFiniteGradient', 'simulate_costs', 'site_gradients', 'stack_netwo
 
 # %% ../../nbs/04_learning/03_step.ipynb #stepimports
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def stack_networks(networks: Sequence[ParameterNetwork], table: Mapping) -> tupl
     return graph_of(wide), jax.tree.map(lambda *w: jnp.asarray(np.stack(w)), *[_padded(nnx.state(n, nnx.Param), n, width) for n in networks]), nnx.state(wide, nnx.Not(nnx.Param))
 
 
-def _padded(weights: nnx.State, network: ParameterNetwork, width: int) -> nnx.State:
+def _padded(weights: Any, network: ParameterNetwork, width: int) -> nnx.State:
     for layer in [weights.hidden[0]] if network.n_features else []:
         layer.kernel = layer.kernel.replace(jnp.asarray(np.pad(layer.kernel.get_value(), ((0, width - network.n_features), (0, 0)))))
     return weights

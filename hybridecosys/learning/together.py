@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from ..data.names import did_you_mean
@@ -52,15 +51,17 @@ def identity(hybrids: Sequence[HybridModel]) -> dict:
 def learn_together(hybrids: Sequence[HybridModel], sites: Sites, train_sites: Sequence[Sequence[str]], valid_sites: Sequence[Sequence[str]], targets: Sequence[str] | None, schedule: Schedule) -> None:
     """Train models, in place, at sites whose names are checked (`check_members`): open the run directory, scale the features of each, and train all in one program."""
     observed = sites.observed(targets, hybrids[0].driving_variables)
-    schedule.open(identity(hybrids), list(observed.data_vars), [list(s) for s in train_sites], [list(s) for s in valid_sites])
+    schedule.open(identity(hybrids), [str(t) for t in observed.data_vars], [list(s) for s in train_sites], [list(s) for s in valid_sites])
     members = []
     for h, trained, checked in zip(hybrids, train_sites, valid_sites, strict=True):
         h.learn_features(sites.select(trained))
         both = sites.select([*trained, *checked])
         members.append(Member(encoded(h.encoder, both.cube, both.forcing), tuple(trained), tuple(checked), h.seed))
     part = [sorted({s for names in which for s in names}) for which in (train_sites, valid_sites)]
-    known, checked = ((sites.select(names), observed.sel(site=names)) if names else (None, None) for names in part)
-    train_members(hybrids, members, known, checked, schedule)
+    known: Any
+    watched: Any
+    known, watched = ((sites.select(names), observed.sel(site=names)) if names else (None, None) for names in part)
+    train_members(hybrids, members, known, watched, schedule)
 
 # %% ../../nbs/04_learning/05_together.ipynb #togetherparts2
 @in_float32
@@ -76,14 +77,14 @@ def models_in_part(hybrids: Sequence[HybridModel], schedule: Schedule, together:
     """How many models go into a program: as was said, or as in the run that is resumed, or a share for each thread of a client; None for all in one, without parts."""
     if together is not None and together < 1:
         raise ValueError(f"together must be at least 1, not {together}")
-    if together is None and schedule.resume:
+    if together is None and schedule.resume and schedule.run_dir is not None:
         return json.loads((schedule.run_dir / "config.json").read_text(encoding="utf-8")).get("together")
     return together if together or client is None else -(-len(hybrids) // sum(client.nthreads().values()))
 
 
 def learn_in_parts(hybrids: Sequence[HybridModel], sites: Sites, train_sites: Sequence, valid_sites: Sequence, targets: Sequence[str] | None, schedule: Schedule, together: int, client: Any) -> None:
     """Train models, in place, `together` of them in a program, each such part in a folder of the run directory; by the workers of a client, where there is one."""
-    wanted = list(sites.observed(targets, hybrids[0].driving_variables).data_vars)
+    wanted = [str(t) for t in sites.observed(targets, hybrids[0].driving_variables).data_vars]
     schedule.open({**identity(hybrids), "together": together}, wanted, [list(s) for s in train_sites], [list(s) for s in valid_sites])
     if schedule.run_dir is not None:
         check_seen(client, schedule.run_dir)

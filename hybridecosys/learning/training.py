@@ -167,6 +167,7 @@ def train_epochs(state: Progress, step: Callable, check: Callable, rest, batches
     What is trained is known to `step`, `check` and the batches alone (the sequence network has its own)."""
     saver = Checkpoints(run_dir) if run_dir is not None else None
     if resume:
+        assert saver is not None  # what is resumed has a directory
         state = saver.restore(state)
         if state.epoch:  # it may have been stopped between checkpoint and table
             write_table(saver.run_dir / "losses.csv", state.losses)

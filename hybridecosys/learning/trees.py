@@ -9,6 +9,7 @@ __all__ = ['LAGS', 'CLASSES', 'daily_table', 'TreesOptions', 'rounded', 'grow', 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import joblib
 import numpy as np
@@ -132,7 +133,7 @@ class TreesModel(PlainModel):
     def __repr__(self):
         return f"<TreesModel: {self.options.trees} trees a target; {'predicts ' + ', '.join(self.trees) if self.trees else 'not trained'}>"
 
-    def fit(self, train_cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, progress: bool = True) -> "TreesModel":
+    def fit(self, train_cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, progress: bool = True) -> Self:  # type: ignore[override] # neither epochs nor sites to watch
         """Train on the sites of `train_cube`, a cube or what `prepare` gives. targets: names from `TARGETS`, by default all daily ones that the cube carries.
 
         Raises `ValueError` for a target that is an input, for one that is not daily, and where no site has enough days of it."""
@@ -140,7 +141,7 @@ class TreesModel(PlainModel):
             raise ValueError("target agb is one number for a site; trees of days have nothing to learn from it")
         return super().fit(train_cube, targets=targets, progress=progress)
 
-    def _learn(self, train: Known, valid: None, schedule: Schedule) -> None:
+    def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
         table, _, site, day = daily_table(train.sites, train.features, self.extra)
         seen = train.observed.drop_vars("agb", errors="ignore").reindex(time=train.sites.forcing.time)
         self.trees = grow(table, site, day, seen, self.options, self.seed, schedule.progress)

@@ -8,7 +8,7 @@ __all__ = ['LANES', 'ATTRIBUTES_OF_A_CELL', 'cell_dims', 'beside', 'plain_dates'
            'grid_parameters', 'Job']
 
 # %% ../../nbs/03_model/09_cells.ipynb #cellsimports
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -123,10 +123,10 @@ def tile_shape(forcing: xr.Dataset, cells: Sequence[str], tile: Mapping[str, int
         raise ValueError(f"tile names {unknown[0]!r}, which is no dimension of the grid{did_you_mean(unknown[0], cells)}")
     if small := [d for d in tile if tile[d] < 1]:
         raise ValueError(f"a tile of {tile[small[0]]} cells along {small[0]}")
-    chunks = {}
+    chunks: dict[Hashable, int] = {}
     for name in forcing.data_vars:
-        if forcing[name].chunks is not None:
-            for d, sizes in zip(forcing[name].dims, forcing[name].chunks):
+        if (pieces := forcing[name].chunks) is not None:
+            for d, sizes in zip(forcing[name].dims, pieces):
                 chunks[d] = max(chunks.get(d, 1), *sizes)
     return tuple(min(tile.get(d, chunks.get(d, forcing.sizes[d])), forcing.sizes[d]) for d in cells)
 

@@ -43,7 +43,7 @@ def connected(client: Any, wait: float = WAIT) -> Iterator[Any]:
         try:
             found.wait_for_workers(1, wait)
         except TimeoutError as error:
-            raise ConnectionError(f"no worker has joined the scheduler at {found.scheduler.address} in {wait:g} s") from error
+            raise ConnectionError(f"no worker has joined {found!r} in {wait:g} s") from error
         yield found
 
 # %% ../../nbs/03_model/08_cluster.ipynb #clusterdir2

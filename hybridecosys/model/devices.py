@@ -7,6 +7,8 @@ __all__ = ['VECTOR', 'MALLOC_KEPT', 'lane_devices', 'lane_multiple', 'even', 'wi
            'keep_memory']
 
 # %% ../../nbs/03_model/08_devices.ipynb #e0a65796
+from typing import Any
+
 import ctypes
 import math
 import sys
@@ -21,7 +23,7 @@ from .inputs import Inputs, take_sites
 # %% ../../nbs/03_model/08_devices.ipynb #14f6d5fd
 def lane_devices() -> list[jax.Device]:
     """The devices that share the lanes: all local ones, or the default device where one is set."""
-    chosen = jax.config.jax_default_device
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined] # the fields of this class are made when jax is imported
     if chosen is None:
         return jax.local_devices()
     return jax.local_devices(backend=chosen)[:1] if isinstance(chosen, str) else [chosen]
@@ -56,7 +58,7 @@ def widen(inputs: Inputs, observed=None, multiple: int = 1, sites: int = 0, lane
         return take_sites(inputs, sites), None if observed is None else take_sites(observed, sites)
     own = np.arange(len(lanes)) < n_lane
     of = np.asarray(inputs.schedule[0])[:, lanes]
-    schedule = np.where(own & (of < n_site), of, len(sites)).astype(np.int32), np.asarray(inputs.schedule[1])[:, lanes] & own
+    schedule: Any = np.where(own & (of < n_site), of, len(sites)).astype(np.int32), np.asarray(inputs.schedule[1])[:, lanes] & own
     by_lane, by_site = (lambda tree: jax.tree.map(lambda x: x[..., lanes], tree)), (lambda tree: jax.tree.map(lambda x: x[..., sites], tree))
     wide = replace(inputs, forcing=by_lane(inputs.forcing), valid=None if inputs.valid is None else inputs.valid[..., lanes] & own, schedule=schedule,
                    attributes=by_site(inputs.attributes), season=by_site(inputs.season), first_year=by_site(inputs.first_year), n_site=len(sites),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.files import holder, locked
-from ..data.names import one_of
+from ..data.names import named_arguments, one_of
 from .cells import ATTRIBUTES_OF_A_CELL, Job, LANES, cell_dims, cells_to_sites, check_grid, daily_series, grid_parameters, land_cells, plain_dates, tile_shape, tiles
 from .cells import sites_to_cells  # noqa: F401 (found here, too)
 from .cluster import as_finished, check_seen, connected
@@ -81,10 +81,11 @@ def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, 
         return (job, number, region, forcing.isel(dict(zip(cells, region))), {n: v[own] if v.ndim == 1 else v for n, v in given.items()}, land[region].ravel())
 
     with tqdm(total=int(count.sum()), initial=int(count[finished].sum()), disable=not progress, desc="simulating", unit="cell") as bar:
-        for number in run_tasks((task(i) for i in np.flatnonzero(~finished & (count > 0))), client):
+        for number in run_tasks((task(i) for i in np.flatnonzero(~finished & (count > 0)).tolist()), client):
             bar.update(int(count[number]))
 
 # %% ../../nbs/03_model/09_grid.ipynb #430867cf
+@named_arguments
 def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, parameters: Mapping | xr.Dataset | None = None, *,
                   mask: xr.DataArray | None = None, spinup: str = "reference", outputs: Sequence[str] | None = None, dtype: str = "float32",
                   tile: Mapping[str, int] | None = None, lanes: int | None = None, resume: bool = False, progress: bool = True, client: Any = None) -> xr.Dataset:

@@ -8,6 +8,7 @@ __all__ = ['pack', 'Inputs', 'take_sites', 'site_attributes', 'make_inputs']
 # %% ../../nbs/03_model/03_inputs.ipynb #98381e7b
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,9 @@ from ..processes.turnover import VEGETATION_RATES
 # %% ../../nbs/03_model/03_inputs.ipynb #e74c90de
 def pack(blocks: np.ndarray, least: int = 0) -> list[list[int]]:
     """Distribute sites with `blocks` blocks each over lanes no longer than the longest site, or `least` blocks; returns the sites of each lane."""
-    lanes, used, longest = [], [], max(int(blocks.max()), least)
+    lanes: list[list[int]] = []
+    used: list[int] = []
+    longest = max(int(blocks.max()), least)
     for site in np.argsort(-blocks, kind="stable"):
         for lane, taken in enumerate(used):
             if taken + blocks[site] <= longest:
@@ -203,14 +206,15 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     longest = max(int(n_blocks.max()), least)
     lanes = pack(n_blocks, longest) if packed and set(n_blocks) != {longest} else None
     simple = lanes is None or lanes == [[s] for s in range(len(sites))]
-    owner, begin, schedule = (np.arange(len(sites))[None], np.zeros((1, 1), int), None) if simple else _placed(lanes, n_blocks, longest)  # simple: the end of a lane is not valid
+    schedule: Any
+    owner, begin, schedule = (np.arange(len(sites))[None], np.zeros((1, 1), int), None) if lanes is None or simple else _placed(lanes, n_blocks, longest)  # simple: the end of a lane is not valid
     day = ((np.arange(longest)[:, None] - begin) * block)[:, None] + np.arange(block)[:, None]  # of the record, (block, day, lane)
     day, lane_length, lane_start = np.broadcast_arrays(day, length[owner][:, None], start[owner][:, None])
     valid = day < lane_length
     where = lane_start + np.minimum(day, lane_length - 1)  # an unused end of a lane repeats its last day: finite, and dropped
-    arrays = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
-    whole = bool((length == (longest if simple else n_blocks) * block).all())
+    arrays: Any = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
+    marks: Any = None if bool((length == (longest if simple else n_blocks) * block).all()) else valid
     season, first_year = _for_spinup(data, forcing, start, length, dtype) if spinup and (length >= YEAR).all() else (None, None)
     attributes = {name: jax.tree.map(lambda x: np.asarray(x, dtype), values) for name, values in attributes.items()}
-    return Inputs(arrays, None if whole else valid, schedule, attributes, season, first_year, disturbed,
+    return Inputs(arrays, marks, schedule, attributes, season, first_year, disturbed,
                   len(sites), where.shape)

@@ -6,7 +6,8 @@
 __all__ = ['LEAP', 'FARTHEST', 'SUDDEN', 'slow_pools', 'apart', 'jump_lengths', 'accelerated_spinup']
 
 # %% ../../nbs/03_model/04_jumps.ipynb #jmp0impo
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def _needed(f, example: State) -> set[str]:
     return {name for name, there in zip(sorted(example), used, strict=True) if there}  # a dict is flattened in sorted order
 
 # %% ../../nbs/03_model/04_jumps.ipynb #34177432a
-def apart(dynamics: Dynamics, state: State, today: Mapping[str, Array]):
+def apart(dynamics: Dynamics, state: State, today: Mapping[str, Array]) -> tuple[Callable, Callable]:
     """Two functions of a day: the whole, (state, weather) -> (state, record), and the slow pools alone, (pools, record, weather) -> pools.
 
     `state` and `today`, a day's weather, are examples, (site,). `record` holds what the slow pools need of the quick part, by key; found from the plan,
@@ -101,7 +102,7 @@ def _extrapolate(pools: Pools, before: State, middle: State, now: State, n: Arra
     return {**now, **dict(zip(names, jnp.where(moving, y, x), strict=True))}
 
 
-def _full(pools: Pools, name: str, static: Mapping) -> Array:
+def _full(pools: Pools, name: str, static: Mapping) -> Any:
     """What a pool holds at most."""
     full = static[pools.state[name].full] if pools.state[name].full else jnp.inf
     return full[pools.layer[name][1]] if isinstance(full, tuple) else full
@@ -183,6 +184,7 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
     """
     if repeats < each * (jumps + 1) + 2 * jumps:
         return reference_spinup(dynamics, inputs, repeats)
+    assert inputs.first_year is not None
     plan, slowly = dynamics.plan, slow_pools(dynamics.plan)
     sheds = tuple(name for name, pool in plan.pools.state.items() if pool.sheds)
     full = {pool.full: dynamics.static[plan.last[pool.full]] for pool in plan.pools.declared.values() if pool.full}
@@ -199,19 +201,19 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
         return jax.checkpoint(day)((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
-        state, before_jump, history, before, weight = carry
+        state, before_jump, (first, second), before, weight = carry
         n, ahead = skipped
         new, columns = jax.lax.scan(morning, (bounded_gradient(plan, state), unit), weather)[0]
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in slowly}
         mean = jax.tree.map(lambda a, b: weight * a + (1 - weight) * b, before, now)
         slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, max(after) + 1), lambda: slow_of(new))  # and the year just simulated
-        moved = _extrapolate(plan.pools, *history, quick_of(new), ahead, full)
-        weight = _weight(sheds, *history, quick_of(new), ahead)
+        moved = _extrapolate(plan.pools, first, second, quick_of(new), ahead, full)
+        weight = _weight(sheds, first, second, quick_of(new), ahead)
         ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, max(after) + 1), lambda: slow)
-        return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now, weight), None
+        return ({**moved, **ahead_of}, slow, (second, quick_of(new)), now, weight), None
 
-    first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(next(iter(state.values()))))
+    begin = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(next(iter(state.values()))))
     size = state_size(start, inputs.first_year, 2 * len(after))  # derivatives are kept beside the state
-    final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
+    final = jax.lax.scan(recomputed(repeat, size), begin, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in plan.pools.state}

@@ -206,7 +206,8 @@ def find_fluxes(steps: Iterable[Step], last: Mapping[str, str], pools: Pools) ->
     Raises `ValueError` for a flux whose unit is that of no group, and for water that leaves after the process that adds up what leaves.
     """
     groups = {"mm d-1": "water", "gC m-2 d-1": "carbon"} | {f"{unit} d-1": group for group, unit in pools.groups.items()}
-    found, steps = ({}, {}), tuple(steps)
+    found: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = ({}, {})
+    steps = tuple(steps)
     for where, what in zip(found, ("enters", "leaves")):
         declared = [(s.approach, name) for s in steps for name in getattr(s.approach, what)]
         names = [name for _, name in declared]
@@ -234,7 +235,8 @@ def make_plan(approaches: Iterable[Approach], order: Iterable[str] = ()) -> Plan
     pools, forcing = collect_pools(approaches, order), (*FORCING, *dict.fromkeys(name for a in approaches for name in a.forcing))
     last = {name: name for name in (*forcing, *ATTRIBUTES, *pools.declared, *(f"{name}_start" for name in pools.declared))}
     stage = dict.fromkeys(last, "day") | dict.fromkeys(forcing, "weather") | dict.fromkeys(ATTRIBUTES, "static")
-    steps, leaving = [], []
+    steps: list[Step] = []
+    leaving: list[str] = []
     for a in approaches:
         if unknown := [name for name in a.inputs if name not in last and name not in ("leaving", "gained")]:
             raise ValueError(f"process {a.process}: approach {a.name} asks for {', '.join(unknown)}, which is no parameter of it, "

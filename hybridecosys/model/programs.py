@@ -25,6 +25,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, ModuleType
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,12 +33,14 @@ from jax.experimental import serialize_executable
 
 from .. import __version__
 from ..data.files import write_bytes
+from ..data.names import named_arguments
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs05
 VARIABLE = "HYBRIDECOSYS_PROGRAMS"
 "Environment variable: the folder of compiled programs, or `no`."
 
 
+@named_arguments
 def keep_programs(folder: bool | str | Path = True) -> Path | None:
     """Keep compiled programs in `folder`, for this process and those that it begins; with True where they are kept by default, with False nowhere. Returns the folder, or None."""
     os.environ[VARIABLE] = "" if folder is True else str(folder or "no")
@@ -55,8 +58,8 @@ def user_cache() -> Path:
 
 def program_folder() -> Path | None:
     """Where compiled programs are kept: what was chosen (`HYBRIDECOSYS_PROGRAMS`), or the cache of JAX, or that of the user. None: nowhere."""
-    chosen, jaxs = os.environ.get(VARIABLE, ""), jax.config.jax_compilation_cache_dir
-    if chosen.lower() in ("no", "0", "off") or not jax.config.jax_enable_compilation_cache:
+    chosen, jaxs = os.environ.get(VARIABLE, ""), jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined] # what JAX makes when it is imported, here and below
+    if chosen.lower() in ("no", "0", "off") or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return None
     if chosen:
         return Path(chosen)
@@ -119,7 +122,7 @@ def _said_of_code(code: CodeType, seen) -> str:
 
 
 def _said_of_objects(x, seen) -> str:
-    module, name = getattr(x, "__module__", None) or "", getattr(x, "__qualname__", None) or getattr(x, "__name__", "")
+    module, name = getattr(x, "__module__", None) or "", str(getattr(x, "__qualname__", None) or getattr(x, "__name__", ""))
     known = module.split(".")[0] in _LIBRARIES
     if isinstance(x, FunctionType):
         ours = module.startswith("hybridecosys.")
@@ -157,7 +160,7 @@ def package_fingerprint(*modules: str) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-_OF_FUNCTIONS = weakref.WeakKeyDictionary()
+_OF_FUNCTIONS: weakref.WeakKeyDictionary[FunctionType, tuple] = weakref.WeakKeyDictionary()
 
 
 def _of_function(x: FunctionType) -> str:
@@ -194,7 +197,7 @@ def surroundings() -> tuple:
     settings = sorted((n, repr(getattr(jax.config, n, v))) for n, v in jax.config.values.items() if not n.startswith(ignored))
     flags = {n: os.environ.get(n, "") for n in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
     return (__version__, jax.__version__, *map(version, ("jaxlib", "flax", "optax")), np.__version__, sys.version, device.platform, device.device_kind, device.client.platform_version,
-            processor(), jax.config.jax_enable_x64, settings, flags)
+            processor(), jax.config.jax_enable_x64, settings, flags)  # type: ignore[attr-defined]
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs21
 _FIRST = b"hybridecosys compiled program 1\n"
@@ -247,18 +250,24 @@ _COMPILED, _FOUND = "/jax/core/compile/backend_compile_duration", "/jax/compilat
 def _compiled_here() -> Iterator[Callable[[], bool]]:
     """Whether XLA compiled a program here. One that JAX found in its own cache cannot be written again: its file would lack the functions."""
     heard: set[str] = set()
-    event, duration = lambda name, **_: heard.add(name), lambda name, _, **__: heard.add(name)
-    jax.monitoring.register_event_listener(event)
-    jax.monitoring.register_event_duration_secs_listener(duration)
+
+    def hear(event: str, **_: str | int) -> None:
+        heard.add(event)
+
+    def hear_duration(event: str, duration_secs: float, **_: str | int) -> None:
+        heard.add(event)
+
+    jax.monitoring.register_event_listener(hear)
+    jax.monitoring.register_event_duration_secs_listener(hear_duration)
     try:
         yield lambda: _COMPILED in heard and _FOUND not in heard
     finally:
-        jax.monitoring.unregister_event_listener(event)
-        jax.monitoring.unregister_event_duration_listener(duration)
+        jax.monitoring.unregister_event_listener(hear)
+        jax.monitoring.unregister_event_duration_listener(hear_duration)
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs24
 def _settings() -> tuple:
-    return jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_numpy_dtype_promotion
+    return jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
 
 def _kind(x) -> tuple:
@@ -267,7 +276,7 @@ def _kind(x) -> tuple:
 
 def _plain(leaves: Sequence) -> bool:
     """Whether a program can be run as it is: on a CPU that is one device, outside any other, with no debugging."""
-    debug = jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs
+    debug = jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs  # type: ignore[attr-defined]
     one = jax.device_count() == 1 and jax.default_backend() == "cpu"  # nothing else was at hand to be tried
     return one and not debug and not any(isinstance(x, jax.core.Tracer) for x in leaves)
 
@@ -311,8 +320,9 @@ class Program:
     """A function compiled for each kind of arguments, like `jax.jit(function, static_argnames=static)`, whose programs are kept in `program_folder`."""
     def __init__(self, function: Callable, static: Sequence[str]):
         functools.update_wrapper(self, function)
-        self.static, self._programs = tuple(static), {}
-        self.jitted = jax.jit(function, static_argnames=self.static)
+        self.static = tuple(static)
+        self._programs: dict[tuple, Callable] = {}
+        self.jitted: Any = jax.jit(function, static_argnames=self.static)
         self._signature = inspect.signature(function)
         self._static = [name in static for name in self._signature.parameters]
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 
-from ..data.names import did_you_mean
+from ..data.names import Named, did_you_mean
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS
 from .plan import Plan, Pools, SPINUP_PARAMETERS, Step, collect_pools, make_plan, without_events
@@ -41,7 +41,7 @@ def _step_identity(s: Step, plan: Plan) -> list:
 
 def declared(approaches: Iterable[Approach], pools: Pools) -> dict[str, tuple[str, str, str]]:
     """Unit, meaning and CF standard name ("" where there is none) of what approaches declare to give, and of pools, by name."""
-    layers = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
+    layers: dict[str, Any] = {name: (p.unit, f"{p.description} of the {name} layers", p.standard_name) for name, p in pools.declared.items() if p.layers}
     parts = {part: (p.unit, f"{part} {p.description}" if p.layers else p.description, p.standard_name) for part, p in pools.state.items()}
     return layers | parts | {name: (*about, "")[:3] for a in approaches for name, about in a.units.items()}
 
@@ -65,7 +65,7 @@ class Structure:
     @cached_property
     def processes(self) -> Mapping[str, Approach]:
         """The approach of each process, in the order of the day."""
-        return MappingProxyType({a.process: a for a in self.approaches})
+        return MappingProxyType(Named({a.process: a for a in self.approaches}))
 
     @cached_property
     def pools(self) -> Pools:

@@ -75,6 +75,7 @@ def years(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], n: int
 def all_years(dynamics: Dynamics, inputs: Inputs) -> State:
     """The state after all years of forcing, from the starting values, and one mean season, without disturbance."""
     state, season = initial_state(dynamics, inputs), inputs.season
+    assert season is not None  # records of a year or more, which `spin_up` has asked for
     if inputs.schedule is not None or inputs.shape[1] != season["t_air"].shape[0]:
         return years(dynamics, integrate(dynamics, state, {name: inputs.forcing[name] for name in season}, inputs.schedule, inputs.valid, ())[0], season)
     end = inputs.shape[0]
@@ -90,4 +91,5 @@ def all_years(dynamics: Dynamics, inputs: Inputs) -> State:
 
 def reference_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200) -> State:
     """State after the spin-up of the reference experiment, before the scaling by eta."""
+    assert inputs.first_year is not None
     return years(dynamics, all_years(dynamics, inputs), inputs.first_year, repeats)

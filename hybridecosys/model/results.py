@@ -9,9 +9,9 @@ __all__ = ['PLACES', 'AXES', 'state_variables', 'state_dataset', 'read_state', '
 # %% ../../nbs/03_model/05_results.ipynb #resultsimport
 import functools
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..data.choices import warn
 from ..data.export import CONVENTIONS, NAMES
 from ..data.names import did_you_mean
 from .inputs import Inputs
@@ -38,7 +39,7 @@ def state_dataset(pools: Pools, state: State) -> dict[str, tuple]:
             for name, (dim, names, unit) in state_variables(pools).items()}
 
 
-def read_state(run: xr.Dataset, sites: Sequence[str], dtype, pools: Pools) -> State:
+def read_state(run: xr.Dataset, sites: Sequence[str], dtype, pools: Pools) -> dict[str, Any]:
     """The state that a run ended with, for `sites`. Raises `ValueError` where it lacks a variable, a pool, a site, or a value."""
     variables = state_variables(pools)
     if missing := [name for name in variables if name not in run]:
@@ -66,12 +67,12 @@ def warn_open(model: Model, group: str, missing: np.ndarray, sites: Sequence[str
     size = np.abs(np.nan_to_num(missing))
     if not size.any():
         return
-    i, t = np.unravel_index(int(size.argmax()), size.shape)
-    unit, where = model.pools.groups[group], [str(sites[s]) for s in np.flatnonzero(size.any(axis=1))]
+    i, t = map(int, np.unravel_index(int(size.argmax()), size.shape))
+    unit, where = model.pools.groups[group], [str(sites[s]) for s in np.flatnonzero(size.any(axis=1)).tolist()]
     shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
     verb = "vanishes" if missing[i, t] > 0 else "comes from nowhere"
-    warnings.warn(f"{group} does not close in {model.name}: most at site {sites[i]} on {time[t]:%Y-%m-%d}, where {size[i, t]:.3g} {unit} {verb}; {(size > 0).sum()} days "
-                  f"in all, at {shown}. A process whose flux leaves the site says so: approach(..., leaves=...)", stacklevel=4)
+    warn(f"{group} does not close in {model.name}: most at site {sites[i]} on {time[t]:%Y-%m-%d}, where {size[i, t]:.3g} {unit} {verb}; {(size > 0).sum()} days "
+                  f"in all, at {shown}. A process whose flux leaves the site says so: approach(..., leaves=...)")
 
 # %% ../../nbs/03_model/05_results.ipynb #cfattr01
 _FITTING = {**{n: s for n, s in NAMES.standard_name.items() if NAMES.unit[n] == "1" or NAMES.factor[n] < 1e-3},
@@ -88,7 +89,7 @@ def described(name: str, model: Model | None = None) -> dict[str, str]:
     """Unit, meaning and CF standard name of an output of `model` (by default WROASTED), as attributes; empty where a process of your own does not declare them."""
     known = VARIABLES.get(name, ("", ""))[:2]
     about = known if model is None else model.variables.get(name, ("", ""))
-    standard = _FITTING.get(name) if about == known else model.standard_names.get(name)  # a name that means something else here is no standard
+    standard = _FITTING.get(name) if model is None or about == known else model.standard_names.get(name)  # a name that means something else here is no standard
     return dict(zip(("units", "long_name"), about)) | ({"standard_name": standard} if standard else {})
 
 
@@ -166,7 +167,7 @@ def _with_axes(result: xr.Dataset) -> xr.Dataset:
     """The result with numbered layers, and units and names of its coordinates where they have none."""
     layered = {dim: np.arange(1, size + 1) for dim, size in result.sizes.items() if dim == "layer" or str(dim).endswith("_layer")}
     result = result.assign_coords(layered)
-    for name in (n for n in result.coords if n in AXES or n in PLACES or n in layered):
-        about = AXES.get(name) or PLACES.get(name) or {"long_name": str(name).replace("_", " "), "units": "1"}
+    for name in (str(n) for n in result.coords if n in AXES or n in PLACES or n in layered):
+        about = AXES.get(name) or PLACES.get(name) or {"long_name": name.replace("_", " "), "units": "1"}
         result[name].attrs = about | result[name].attrs
     return result

@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import xarray as xr
 from jax import Array
 
 from ..data.forcing import event_units
-from ..data.names import did_you_mean, one_of
+from ..data.names import did_you_mean, named_arguments, one_of
 from ..data.sites import Sites, weather_of
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs
@@ -29,7 +29,7 @@ from .programs import Program
 from .results import balances_of, chosen_outputs, labelled_run, read_state, run_attributes
 from .results import PLACES, described, layered_outputs, state_variables  # noqa: F401 (found here, too)
 from .spinup import SPINUPS, bind, spin_up
-from .structure import Model, State
+from .structure import Model, State, require_model
 from .timeloop import integrate
 
 # %% ../../nbs/03_model/05_simulate.ipynb #263b86aa
@@ -54,13 +54,13 @@ def run(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: s
 _run = Program(run, static=("model", "spinup", "outputs"))
 
 
-def for_sites(x: Array, n: int) -> Array:
+def for_sites(x: Array | np.ndarray, n: int) -> Any:
     """Values repeated along their last axis to `n` sites; a scalar, or an array that is the same at all sites, stays."""
     return x if np.ndim(x) == 0 or (np.ndim(x) > 1 and np.shape(x)[-1] == 1) else np.asarray(x)[..., np.resize(np.arange(np.shape(x)[-1]), n)]
 
 
-def run_everywhere(model: Model, parameters: Mapping[str, Array], inputs: Inputs, spinup: str, outputs: Sequence[str],
-                   state: State | None = None) -> tuple[State, dict[str, Array]]:
+def run_everywhere(model: Model, parameters: Mapping[str, Array | np.ndarray], inputs: Inputs, spinup: str, outputs: Sequence[str],
+                   state: State | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """`run`, compiled, with the lanes shared out among all devices; returns numpy arrays."""
     inputs = with_events(model, inputs, outputs)
     wide, _ = widen(inputs, multiple=lane_multiple())
@@ -74,7 +74,8 @@ def with_events(model: Model, inputs: Inputs, outputs: Sequence[str]) -> Inputs:
     gives = lambda approaches: {name for a in approaches for name in a.returns}
     if inputs.disturbed or not (gives(model.approaches) - gives(without_events(model.approaches))) & {*outputs}:
         return inputs
-    return replace(inputs, forcing={**inputs.forcing, **dict.fromkeys(event_units(), np.zeros_like(inputs.forcing["t_air"]))}, disturbed=True)
+    none: dict[str, Any] = dict.fromkeys(event_units(), np.zeros_like(inputs.forcing["t_air"]))
+    return replace(inputs, forcing={**inputs.forcing, **none}, disturbed=True)
 
 # %% ../../nbs/03_model/05_simulate.ipynb #51ngle02
 _COMPUTES: list[int] = []
@@ -145,6 +146,7 @@ def check_parameters(model: Model, parameters: Mapping[str, np.ndarray], forcing
             a.check({name: parameters[f"{a.process}.{name}"] for name in a.parameters}, forcing)
 
 # %% ../../nbs/03_model/05_simulate.ipynb #123450c9
+@named_arguments
 def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
              state: xr.Dataset | None = None, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
     """Run the model at all sites of `forcing`: a cube, what `prepare` has made of one, or the forcing itself (dims site and time; see `prepare_forcing`).
@@ -160,12 +162,13 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount.
     Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
     """
+    require_model(model)
     one_of("spinup", spinup, SPINUPS)
     one_of("dtype", dtype, ("float32", "float64"))
     one_process()
     outputs = chosen_outputs(model, outputs)
     forcing, (start, length) = weather_of(forcing, model.forcing_options())
-    check_driven(model, forcing.data_vars)
+    check_driven(model, [str(v) for v in forcing.data_vars])
     sites = [str(s) for s in forcing.site.values]
     values = complete_parameters(model, parameters, sites)
     check_parameters(model, values, forcing)

@@ -6,7 +6,7 @@
 __all__ = ['FLOOR', 'RELAX', 'SPINUPS', 'solved', 'relative_change', 'equilibrium', 'scale_pools', 'spin_up']
 
 # %% ../../nbs/03_model/04_spinup.ipynb #0242980b
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -113,13 +113,15 @@ def equilibrium(dynamics: Dynamics, inputs: Inputs, start: State | None = None,
     `settle` years are repeated first, then at most `max_steps` Newton steps are made, until no pool of any site changes by more than
     `tolerance` in a year. Derivatives with respect to parameters and static values come from the implicit function theorem.
     """
+    year = inputs.first_year
+    assert year is not None
     start = initial_state(dynamics, inputs) if start is None else start
-    settled = years(*jax.lax.stop_gradient((dynamics, start)), inputs.first_year, settle)
+    settled = years(*jax.lax.stop_gradient((dynamics, start)), year, settle)
     names = solved(dynamics.plan)
     memory = {name: settled[name] for name in settled if name not in names}
 
     def change(x):
-        after = years(dynamics, {**x, **memory}, inputs.first_year)
+        after = years(dynamics, {**x, **memory}, year)
         return {name: after[name] - x[name] for name in names}
 
     x = jax.lax.custom_root(change, {name: settled[name] for name in names},
@@ -150,6 +152,6 @@ def spin_up(dynamics: Dynamics, inputs: Inputs, kind: str) -> State:
         return initial_state(calm, inputs)
     if inputs.first_year is None:
         raise ValueError("a spin-up needs at least 365 days of forcing at every site")
-    solve = {"reference": reference_spinup, "accelerated": accelerated_spinup, "equilibrium": equilibrium}
+    solve: dict[str, Callable[[Dynamics, Inputs], State]] = {"reference": reference_spinup, "accelerated": accelerated_spinup, "equilibrium": equilibrium}
     state = scale_pools(calm.plan, solve[kind](calm, inputs), dynamics.parameters)
     return state if age is None else grown_again(dynamics, state, inputs.first_year, age)

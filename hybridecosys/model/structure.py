@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'ORDER', 'GREENNESS', 'VARIABLES', 'STATE', 'WATER_POOLS', 'CARBON_POOLS', 'POOLS', 'MEMORY', 'SOIL',
-           'VEGETATION', 'DEAD', 'known_process', 'check_new', 'Model', 'wroasted', 'model_diagram', 'model_tables',
-           'model_html']
+           'VEGETATION', 'DEAD', 'known_process', 'check_new', 'Model', 'require_model', 'wroasted', 'model_diagram',
+           'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -19,6 +19,7 @@ from types import MappingProxyType
 import jax.numpy as jnp
 import pandas as pd
 
+from ..data.names import named_arguments
 from .plan import ATTRIBUTES, FORCING, Plan, Pools, SPINUP_PARAMETERS, State, Step, collect_pools, find_fluxes, make_plan, without_events  # noqa: F401
 from .properties import Interface, declared
 from ..processes import carbon, evaporation, phenology, photosynthesis, respiration, roots, snow, soil_hydraulics, soil_water, turnover
@@ -59,7 +60,7 @@ class Model(Interface):
     def variables(self) -> Mapping[str, tuple[str, str]]:
         """Unit and meaning of every output, by name; empty where nobody declares them (an approach of yours that takes the place of one of WROASTED need not)."""
         own = declared(self.approaches, self.pools)
-        return MappingProxyType({name: own.get(name, VARIABLES.get(name, ("", "", "")))[:2] for name in self.outputs})
+        return MappingProxyType({name: (about[0], about[1]) for name in self.outputs for about in (own.get(name, VARIABLES.get(name, ("", "", ""))),)})
 
     def replace(self, **approaches: Callable) -> "Model":
         """A model with other approaches, by process: `model.replace(gpp_vpd=my_function)`.
@@ -76,7 +77,7 @@ class Model(Interface):
         Each is an approach made with `hybridecosys.approach("interception", returns=...)`. Raises `KeyError` for an unknown process, `ValueError`
         for one that is there already or an argument that is not available there, `TypeError` for a plain function."""
         check_new(self, after, before, approaches)
-        at = [*self.processes].index(known_process(self, after or before)) + (before is None)
+        at = [*self.processes].index(known_process(self, after or before or "")) + (before is None)
         return replace(self, approaches=(*self.approaches[:at], *approaches.values(), *self.approaches[at:]))
 
     def remove(self, *processes: str) -> "Model":
@@ -86,6 +87,13 @@ class Model(Interface):
             return replace(self, approaches=tuple(a for a in self.approaches if a.process not in gone))
         except ValueError as error:
             raise ValueError(f"{', '.join(processes)} cannot be removed: {error}") from None
+
+# %% ../../nbs/03_model/01_structure.ipynb #structwant02
+def require_model(model) -> None:
+    """Raise `TypeError` for what is no `Model`, with the call that was probably meant."""
+    if not isinstance(model, Interface):
+        way = "it simulates by itself, .simulate(cube)" if hasattr(model, "predict_parameters") else "it comes first, data after it" if hasattr(model, "data_vars") else "wroasted() gives one"
+        raise TypeError(f"a process model is wanted, such as wroasted(), not {type(model).__name__}: {way}")
 
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
 OUTPUTS = ("gpp", "nee", "eco_respiration", "transpiration", "evapotranspiration", "aboveground_biomass", "fapar_bare", "auto_respiration", "hetero_respiration", "npp",
@@ -98,6 +106,7 @@ GREENNESS = ("modelled", "observed")
 "What absorbs light: the leaf pool, or what a satellite sees."
 
 
+@named_arguments
 def wroasted(rooting: str = "step", greenness: str = "modelled") -> Model:
     """The coupled vegetation, water and carbon model WROASTED.
 
@@ -199,4 +208,4 @@ def model_html(model: Model) -> str:
     return f"<p><b>{escape(model.name)}</b>: {escape(repr(model)[1:-1].split(': ', 1)[1])}</p><details open><summary>who reads what</summary>{model_diagram(model)}</details>{tables}"
 
 
-Model._repr_html_ = model_html
+Model._repr_html_ = model_html  # type: ignore[attr-defined] # a method, defined behind its class

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import dask
 import dask.array
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec
 
 from ..data.files import NEW
 from .cells import ATTRIBUTES_OF_A_CELL, Job, cell_names, daily_series, flattened
@@ -96,7 +98,7 @@ def _complete_record(forcing: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 TILES = ".tiles"
 
 
-def _group(path: str, mode: str = "r+") -> zarr.Group:
+def _group(path: str, mode: Literal["r", "r+"] = "r+") -> Any:
     return zarr.open_group(path, mode=mode, zarr_format=3, use_consolidated=False)
 
 
@@ -150,7 +152,7 @@ def create_store(job: Job, forcing: xr.Dataset, tile: Sequence[int], n_tiles: in
     lazy = dask.array.full(shape, np.nan, dtype=job.dtype, chunks=chunks)
     variables = {name: (("time", *job.cells), lazy, described(name, job.model)) for name in job.outputs}
     attrs = run_attributes(job.model, {}, spinup=job.spinup, precision=job.dtype, run=_digest({"run": np.array([json.dumps(dict(identity))])}))
-    encoding = {name: {"chunks": chunks, "compressors": zarr.codecs.BloscCodec(cname="lz4", clevel=3, shuffle="bitshuffle"), "_FillValue": np.nan}
+    encoding = {name: {"chunks": chunks, "compressors": BloscCodec(cname="lz4", clevel=3, shuffle="bitshuffle"), "_FillValue": np.nan}
                 for name in job.outputs}
     encoding["time"] = {"units": f"days since {forcing.indexes['time'][0]:%Y-%m-%d}", "dtype": "int32", "calendar": "proleptic_gregorian"}
     store = Path(job.store)

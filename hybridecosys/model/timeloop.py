@@ -11,6 +11,7 @@ __all__ = ['OPEN', 'ROUNDING', 'GRADIENT_BOUND', 'DAILY_BOUND', 'MORNING', 'KEPT
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def open_balance(plan: Plan, values: Mapping[str, Array], state: State, new: Sta
     pools = plan.pools.of(group)
     fluxes = [*(values[key] for key in plan.enters.get(group, ())), *(-values[key] for key in plan.leaves.get(group, ()))]
     missing = sum(fluxes) - sum(new[name] - state[name] for name in pools)
-    size = sum(jnp.abs(state[name]) for name in pools) + sum(jnp.abs(x) for x in fluxes)
+    size: Any = sum(jnp.abs(state[name]) for name in pools) + sum(jnp.abs(x) for x in fluxes)
     return jnp.where(jnp.abs(missing) > ROUNDING * jnp.finfo(size.dtype).eps * size, missing, 0)
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #db07a9c2
@@ -180,7 +181,7 @@ def run_block(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], va
     return run_days(dynamics, state, weather, valid, outputs, bounded)
 
 
-Dynamics.block = run_block
+Dynamics.block = run_block  # type: ignore[attr-defined] # a method, defined behind its class
 
 # %% ../../nbs/03_model/02_timeloop.ipynb #593f68cf
 def integrate(dynamics: Dynamics, state: State, forcing: Mapping[str, Array], schedule: tuple[Array, Array] | None, valid: Array | None,

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..data.attributes import cover_fractions
 from ..data.forcing import prepare_forcing
+from ..data.names import named_arguments
 from ..data.units import MJ_PER_MM, MJ_PER_W
 from ..data.weather import draw_sites, synthetic_weather
 from .simulate import simulate
@@ -25,7 +26,7 @@ def site_properties(cube: xr.Dataset) -> np.ndarray:
                      (cube.sand.values - 0.45) / 0.2, np.log(cube.n_deposition.values / 0.6) / 0.8, (cube.canopy_height.values - 10) / 12], axis=1)
 
 
-ADAPTED = {"gpp_temperature.t_opt": (19, 6), "gpp_potential.eps_max": 2.4, "fapar.k_extinction": 0.007, "turnover.root_scale": 0.9, "turnover.leaf_scale": 1.0,
+ADAPTED: dict[str, float | tuple[float, float]] = {"gpp_temperature.t_opt": (19, 6), "gpp_potential.eps_max": 2.4, "fapar.k_extinction": 0.007, "turnover.root_scale": 0.9, "turnover.leaf_scale": 1.0,
            "gpp_temperature.slope_cold": 0.12, "gpp_vpd.kappa": 0.3, "wue.kappa": 0.3, "autotrophic_respiration.rmn": 0.007}
 "Where the true parameters are centred, if not at the default, or there and by how much more at a warm site: plants that live somewhere are able to."
 
@@ -138,7 +139,7 @@ def living_sites(n_sites: int, years: int, seed: int, model: Model, spinup: str)
         truth = true_parameters(model, cube, seed)
         forcing = prepare_forcing(cube.merge(cover_fractions(cube, greenness=False)))
         run = simulate(model, forcing, {str(p): truth.sel(parameter=p) for p in truth.parameter.values}, spinup=spinup, outputs=outputs)
-        dead = np.flatnonzero(run.gpp.mean("time") < LIVING) if "gpp" in run and spinup != "none" else []
+        dead = np.flatnonzero(run.gpp.mean("time") < LIVING).tolist() if "gpp" in run and spinup != "none" else []
         if not len(dead):
             return cube, truth, run
         kept = cube.drop_isel(site=dead)
@@ -146,6 +147,7 @@ def living_sites(n_sites: int, years: int, seed: int, model: Model, spinup: str)
     raise ValueError(f"nothing grows at site {cube.site.values[dead[0]]} of seed {seed}, though it was drawn {TRIES + 1} times, with the parameters of {model.name}")
 
 # %% ../../nbs/03_model/07_twin.ipynb #ee7f5166
+@named_arguments
 def synthetic_cube(n_sites: int = 32, years: int = 5, seed: int = 0, noise: float = 0.1, gaps: float = 0.15, model: Model | None = None,
                    spinup: str = "accelerated") -> xr.Dataset:
     """A cube of sites that are made up, from boreal to tropical, with the layout of a FLUXNET cube: the default data of the package.

@@ -6,6 +6,8 @@
 __all__ = ['CARBON', 'kill_fraction', 'cascade', 'from_fluxes', 'share_of_reserve', 'balance']
 
 # %% ../../nbs/02_processes/11_carbon.ipynb #783ec6aa
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -25,7 +27,8 @@ def kill_fraction(disturbance: Array, root: Array, wood: Array, leaf: Array, res
             litter_fast + lost_root + lost_leaf, litter_slow + lost_wood + lost_reserve)
 
 # %% ../../nbs/02_processes/11_carbon.ipynb #db6eaadc
-_VEGETATION, _DEAD = dict(group="carbon", eta="eta_autotrophic"), dict(group="carbon", eta="eta_heterotrophic", slow=True)
+_VEGETATION: dict[str, Any] = dict(group="carbon", eta="eta_autotrophic")
+_DEAD: dict[str, Any] = dict(group="carbon", eta="eta_heterotrophic", slow=True)
 CARBON = {
     "root": Pool(start=25.0, description="root carbon", sheds=True, standard_name="root_mass_content_of_carbon", **_VEGETATION),
     "wood": Pool(start=25.0, description="wood carbon", slow=True, **_VEGETATION),

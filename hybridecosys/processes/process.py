@@ -136,7 +136,7 @@ class Approach:
     smooth: "Approach | None" = None  # an approach with the same parameters and a useful gradient
     forcing: tuple[str, ...] = ()  # those of the inputs that are daily series which it brings (see `EXTRA_FORCING`)
     leaves: tuple[str, ...] = ()  # those of the results that are fluxes out of the site
-    units: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of results: (unit, meaning[, CF standard name])
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of results: (unit, meaning[, CF standard name])
     settings: Mapping = field(default_factory=dict)  # what else it was made with, if that changes what it computes
     enters: tuple[str, ...] = ()  # results, or inputs, that are fluxes into the site
     pools: Mapping[str, Pool] = field(default_factory=dict)  # those that it brings
@@ -201,7 +201,7 @@ def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool =
     units = {**dict.fromkeys(leaves, "mm d-1"), **(units or {})}
     if strange := [name for name in units if name not in returns]:
         raise ValueError(f"{process}: {', '.join(strange)} is declared, but not among what it returns: {', '.join(returns)}")
-    units = {name: (u, name.replace("_", " ")) if isinstance(u, str) else tuple(u) for name, u in units.items()}
+    told = {name: (u, name.replace("_", " ")) if isinstance(u, str) else tuple(u) for name, u in units.items()}
     if isinstance(forcing, Mapping):
         _bring(forcing)
 
@@ -214,7 +214,7 @@ def approach(process: str, returns: str | tuple[str, ...], *, cumulative: bool =
             raise ValueError(f"{process}: the forcing {sorted(strange)} is not an argument of {function.__name__}")
         if strange := set(enters) - {*inputs, *returns}:
             raise ValueError(f"{process}: {sorted(strange)} is declared to enter the site, but {function.__name__} neither reads nor returns it")
-        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth, tuple(forcing), leaves, units, enters=enters,
+        return Approach(process, function, returns, MappingProxyType(parameters), inputs, cumulative, smooth, tuple(forcing), leaves, told, enters=enters,
                         pools=MappingProxyType(dict(pools or {})), check=check)
 
     return declare
@@ -274,7 +274,7 @@ def unit(x: Array) -> Array:
     return jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, x))
 
 
-def lesser(a: Array, b: Array) -> Array:
+def lesser(a: Array, b: Array | float) -> Array:
     """min(a, b); at a tie the derivative is that of `a` (so put the pool that can be empty first)."""
     return jnp.where(a <= b, a, b)
 

@@ -6,6 +6,8 @@
 __all__ = ['LAYER_THICKNESS', 'LAYER_TOP', 'SOIL_DEPTH', 'held_moisture', 'saxton_rawls', 'check_texture', 'pedotransfer']
 
 # %% ../../nbs/02_processes/02_soil_hydraulics.ipynb #018e68fe
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -21,7 +23,7 @@ SOIL_DEPTH = 2000.0
 "Depth of the column (mm)."
 
 # %% ../../nbs/02_processes/02_soil_hydraulics.ipynb #24a14a90
-def held_moisture(sand: Array, clay: Array) -> dict[str, Array]:
+def held_moisture(sand: Array | np.ndarray, clay: Array | np.ndarray) -> dict[str, Any]:
     """Moisture at `wilting` point, `field_capacity` and `saturation` (m3 m-3) of a soil: sums and products, so NumPy arrays stay what they are (eqs. 1-3 and 5 of `saxton_rawls`)."""
     dry = -0.024 * sand + 0.487 * clay + 0.068 * sand * clay + 0.031
     wilting = dry + (0.14 * dry - 0.02)

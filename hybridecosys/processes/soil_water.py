@@ -8,6 +8,7 @@ __all__ = ['bergstroem', 'linear_reservoir', 'fill_from_top', 'emptying_drainage
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #21985fc1
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -52,7 +53,7 @@ def fill_from_top(water_input: Array, soil: tuple, to_groundwater: Array, w_sat:
     return tuple(layers), to_groundwater + water_input
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #6858c04c
-_DRAINAGE = dict(exponent=Parameter(1.5, 0.1, 3, "1", "times the retention exponent", learned=True))
+_DRAINAGE: dict[str, Any] = dict(exponent=Parameter(1.5, 0.1, 3, "1", "times the retention exponent", learned=True))
 
 
 def _drained(wanted: Callable, soil: tuple, w_sat: tuple, w_fc: tuple, soil_beta: tuple, exponent: Array) -> tuple:
@@ -110,7 +111,7 @@ def capillary_rise(soil: tuple, w_sat: tuple, k_capillary: tuple, max_fraction: 
     return tuple(soil)
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #15c8a8e3
-_RECHARGE = dict(units={"recharge": ("mm d-1", "drainage of the deepest layer to the groundwater")},
+_RECHARGE: dict[str, Any] = dict(units={"recharge": ("mm d-1", "drainage of the deepest layer to the groundwater")},
                  exponent=Parameter(1.5, 1, 3, "1", "times the retention exponent", learned=True))
 
 
@@ -131,7 +132,7 @@ def power_recharge(soil: tuple, to_groundwater: Array, w_sat: tuple, soil_beta: 
     return (*soil[:-1], soil[-1] - flux), to_groundwater + flux, flux
 
 # %% ../../nbs/02_processes/05_soil_water.ipynb #57ab1e00
-_RETURN = dict(units={"groundwater_recharge": ("mm d-1", "net recharge of groundwater")},
+_RETURN: dict[str, Any] = dict(units={"groundwater_recharge": ("mm d-1", "net recharge of groundwater")},
                max_fraction=Parameter(0.5, 0.001, 0.98, "1", "share of groundwater that can rise in a day", for_all=True))
 
 
