@@ -198,7 +198,7 @@ def _read_all(paths: list[str], options: dict, folder: Path | None, workers: int
     with ThreadPoolExecutor(max(1, workers or min(len(paths), os.cpu_count() or 1))) as pool:
         futures = [pool.submit(_part, p, options, folder) for p in paths]
         try:
-            for path, future in zip(paths, tqdm(futures, desc="sources", disable=not progress)):
+            for future, path in zip(tqdm(futures, desc="sources", disable=not progress), paths):  # the bar first, so that it reaches its end
                 try:
                     parts.append(future.result())
                     read.append(path)
