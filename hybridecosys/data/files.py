@@ -88,7 +88,10 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_dataset(path: str | Path, data: xr.Dataset) -> None:
     """The same for a Dataset, as NetCDF."""
-    write_bytes(path, data.to_netcdf(engine="h5netcdf"))
+    import dask
+
+    with dask.config.set(scheduler="synchronous"):  # else xarray asks the cluster of a worker for a lock on this memory, which it does not know
+        write_bytes(path, data.to_netcdf(engine="h5netcdf"))
 
 # %% ../../nbs/01_data/11_files.ipynb #readarrays2
 def read_arrays(path: str | Path, instead: str) -> dict[str, np.ndarray] | None:

@@ -120,7 +120,7 @@ def _carbon_figures(get) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         off = misfit.pop("") / np.sqrt(_means(gpp**2, nee + reco)[0])
         left = {k: np.where(off > 0.1, m / off / np.sqrt(_means(gpp**2, nee + reco)[0]), np.nan) for k, m in misfit.items()}
-        best = np.fmin.reduce(list(left.values()))
+        best = np.fmin.reduce(np.stack(list(left.values())))
         turned = best < PLAUSIBLE.lower["gpp_sign"]
     out = {k: np.where(x == best, x, np.nan) for k, x in left.items()} | {"carbon_sum": np.where(turned, np.nan, off)}
     known = np.isfinite(off)

@@ -270,7 +270,7 @@ def calibrate_cube(options: CalibrateOptions) -> str:
         began = time.perf_counter()
         sites = prepare(cube, **model.forcing_options(forcing_options(options)))
         fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
+                        run_dir=run_dir, resume=resume, client=options.client, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
         seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)
