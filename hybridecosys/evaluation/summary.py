@@ -189,7 +189,7 @@ class RunFiles:
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523b
 def read_run(run_dir: str | Path) -> RunFiles:
-    """Read a run directory.
+    """Read a run directory, of `train`, `crossval`, `calibrate` or `evaluate`: what it holds by name (`scores`, `parameters`, `losses`, ...), None where a file is absent.
 
     Raises FileNotFoundError where there is none or it has neither scores nor losses,
     ValueError with the name of a broken file, and of the column that is missing or holds no numbers."""
