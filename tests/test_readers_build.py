@@ -265,6 +265,26 @@ def test_table_of_sites():
     assert SAMPLE_ATTRIBUTES["igbp"] == "GRA"
 
 
+SITES = {
+    "as the docstring has it": "site,latitude,igbp,elevation,sand_2\nUS-AR1,36.4,GRA,,0.5\nNA-Foo,1,DBF,2,0.1\n",
+    "of a spreadsheet": "\ufeffSITE_ID;Latitude;IGBP;Elev;sand_2\nUS-AR1;36,4;GRA;-9999;0,5\n",
+    "in Latin-1, with a name in words": "Site,LAT,IGBP,elevation,sand_2,name\nUS-AR1,36.4,GRA,NA,0.5,Préfecture\n",
+}
+
+
+@pytest.mark.parametrize("form", SITES)
+def test_table_of_sites_as_it_circulates(tmp_path, form):
+    (tmp_path / "sites.csv").write_bytes(SITES[form].encode("latin-1" if "Latin" in form else "utf-8"))
+    got = with_table(sample_site().drop_vars("elevation"), tmp_path / "sites.csv")
+    assert (got.latitude.item(), got.igbp.item(), got.sand_2.item()) == (36.4, "GRA", 0.5) and got.latitude.attrs["units"] == "degrees_north"
+    assert "elevation" in got and got.elevation.isnull().all()
+
+
+def test_a_misspelled_column_of_the_table_is_answered(tmp_path):
+    with pytest.raises(ValueError, match="site attribute 'elevaton' unknown; did you mean 'elevation'"):
+        build_cube([sample_path()], table=pd.DataFrame({"elevaton": [611]}, index=["US-AR1"]), progress=False)
+
+
 def test_open_cube_knows_the_other_layouts(tmp_path, table):
     made_up_sindbad().to_zarr(tmp_path / "sindbad.zarr", zarr_format=2)
     xr.testing.assert_equal(open_cube(tmp_path / "sindbad.zarr"), from_sindbad(made_up_sindbad()))
