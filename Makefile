@@ -3,6 +3,7 @@
 # make bench  time the day loop, its gradient, spin-up, training and compilation (a quarter of an hour; BENCH=--full for the whole matrix)
 # make study  the whole study at the real sites, resumable (an hour or two; PARTS="held_out years" for some of it)
 # make docs   render the site into _docs (with Quarto where it is installed)
+# make hints  have a type checker read the whole package (half a minute)
 # Needs Python >= 3.11 and nothing else. PYTHON=/path/to/python chooses one; RUN=folder another run directory.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -19,10 +20,10 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore:Implementing implicit namespace:DeprecationWarning
 
-.PHONY: help bench study run test notebooks unit lint export readme docs clean
+.PHONY: help bench study run test notebooks unit lint hints export readme docs clean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 run: .venv/run.stamp
 	$(BIN)/hybridecosys train --out $(RUN) $(if $(wildcard $(RUN)/options.json),--resume,$(SYNTHETIC))
@@ -35,6 +36,10 @@ test: lint
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
+
+# uv fetches mypy, which is none of the packages of development; .ci/package runs it, too
+hints: .venv/dev.stamp
+	$(BIN)/uv tool run mypy --python-executable $(BIN)/python
 
 # one process for all notebooks: parallel workers fork, and JAX does not survive a fork
 notebooks: .venv/dev.stamp

@@ -7,6 +7,7 @@ __all__ = ['series', 'seasons', 'response', 'scores', 'parameters', 'map']
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotimports1
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -45,10 +46,10 @@ def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
 
 def _named(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
     "Runs by name, sites as text."
-    runs = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs) if isinstance(runs, Mapping) else runs
-    if not isinstance(runs, dict) or not runs or not all(isinstance(r, xr.Dataset) for r in runs.values()):
+    named: Any = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs) if isinstance(runs, Mapping) else runs
+    if not isinstance(named, dict) or not named or not all(isinstance(r, xr.Dataset) for r in named.values()):
         raise TypeError("runs must be the result of `simulate`, or a name -> result of several")
-    return {str(name): canonical_labels(run) for name, run in runs.items()}
+    return {str(name): canonical_labels(run) for name, run in named.items()}
 
 
 def _one_site(site: str | None, data: Mapping[str, xr.Dataset]) -> str:
@@ -288,7 +289,7 @@ def _ends(at: np.ndarray) -> tuple[float, float]:
 
 def _places(values: xr.DataArray, where: xr.Dataset | Sites | None) -> pd.DataFrame:
     "Latitude and longitude of each site of the values."
-    home = values.coords if where is None else canonical_labels(unprepared(where))
+    home: Any = values.coords if where is None else canonical_labels(unprepared(where))
     if lacking := [n for n in ("latitude", "longitude") if n not in home]:
         raise ValueError(f"where the sites lie is not known (no {', '.join(lacking)}): give the cube, where=cube")
     if where is None:
@@ -317,8 +318,9 @@ def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits
     ax = _axes(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
     with mpl.rc_context(STYLE):
         draw_land(ax)
-        scale = dict(zip(("vmin", "vmax"), limits or ())) | {"cmap": colours}
-        if None in sides:
+        scale: dict[str, Any] = dict(zip(("vmin", "vmax"), limits or ())) | {"cmap": colours}
+        drawn: Any
+        if places is not None:
             drawn = ax.scatter(places.longitude, places.latitude, c=values, s=22, edgecolor="k", lw=0.3, zorder=3, **scale)
         else:
             drawn = ax.pcolormesh(values[sides[1]], values[sides[0]], values.transpose(*sides), zorder=1, **scale)

@@ -9,6 +9,7 @@ __all__ = ['MJ_PER_W', 'MJ_PER_MM', 'GC_PER_UMOL', 'UNITS', 'OF_CARBON', 'canoni
 # %% ../../nbs/01_data/01_units.ipynb #6036be45
 import re
 from functools import lru_cache
+from typing import Any
 
 import xarray as xr
 
@@ -70,7 +71,7 @@ def _registry():
     "pint's units, and ours."
     import pint
 
-    registry = pint.UnitRegistry()
+    registry: Any = pint.UnitRegistry()
     for definition in _DEFINITIONS:
         registry.define(definition)
     return registry

@@ -9,10 +9,11 @@ __all__ = ['STYLE', 'COLOURS', 'DASHES', 'MARKERS', 'LABELS', 'METRIC_LABELS', '
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #drawingimports
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -35,7 +36,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #f1385174
-STYLE = {
+STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "legend.frameon": False,
     "savefig.dpi": 150, "figure.dpi": 80, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.axisbelow": True,
@@ -85,7 +86,7 @@ def label_of(target: str, unit: str | None = None) -> str:
     return f"{LABELS.get(target, target)} ({unit})" if unit else LABELS.get(target, target)
 
 
-def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, Iterator[Axes]]:
+def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
     "A figure with n panels in rows of at most `columns`, each width x height inches; unused places stay empty."
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -96,7 +97,7 @@ def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple
     return figure, axes[:n]
 
 
-def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: str = "outside lower center", **kwargs) -> None:
+def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: Any = "outside lower center", **kwargs: Any) -> None:
     "One legend for all panels, in as many columns as fit the width of the figure."
     needed = [0.55 + 0.07 * len(str(label)) for label in labels]
     width = figure.get_figwidth()
@@ -277,11 +278,12 @@ def _map_panel(ax: Axes, coast: pd.DataFrame, table: pd.DataFrame, metric: str, 
     ax.scatter(table.longitude[~known], table.latitude[~known], s=16, facecolor="none", edgecolor="k", lw=0.5, zorder=2)
     lower_is_better = metric in ("rmse", "nmae1r", "bias")
     shown = table[known].sort_values(metric, ascending=lower_is_better, key=np.abs if metric == "bias" else None)
-    colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
+    colours: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "cmap": "PuOr" if metric == "bias" else "cividis"}
     points = ax.scatter(shown.longitude, shown.latitude, c=shown[metric], s=18, edgecolor="k", lw=0.4, zorder=3, **colours)
     for axis, letters in ((ax.xaxis, "EW"), (ax.yaxis, "NS")):
         axis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
-        axis.set_major_formatter(lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}")
+        degrees: Callable = lambda v, _, s=letters: f"{abs(v):g}°{'' if v == 0 else s[0] if v > 0 else s[1]}"
+        axis.set_major_formatter(degrees)
     ax.grid(lw=0.3, color="0.8")
     without = f", {int((~known).sum())} without a score" if (~known).any() else ""
     name = f"{LABELS.get(table.target.iloc[0], table.target.iloc[0])}: " if named else ""

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from ..data.observations import TARGETS
@@ -84,7 +85,7 @@ def parameters_by_type(parameters: xr.Dataset, table: pd.DataFrame, sites: pd.Da
         mpl.lines.Line2D([], [], color=COLOURS[1], ls="--", lw=0.8, label="default"),
         mpl.lines.Line2D([], [], color="k", ls=":", lw=0.8, label="bounds"),
     ]
-    legend_below(figure, handles, [h.get_label() for h in handles])
+    legend_below(figure, handles, [str(h.get_label()) for h in handles])
     return figure
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #6dac39b1
@@ -154,7 +155,8 @@ def training_curves(losses: pd.DataFrame) -> Figure:
         ax.grid(axis="y", lw=0.3, color="0.85")
     figure.supxlabel("Epoch", fontsize=8)
     figure.supylabel("Cost (no unit)", fontsize=8)
-    legend_below(figure, *axes[0].get_legend_handles_labels(), loc="outside upper center")
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_below(figure, handles, labels, loc="outside upper center")
     return figure
 
 # %% ../../nbs/05_evaluation/02_figures.ipynb #5c1f7a07
@@ -276,4 +278,4 @@ def day_lines(ax: Axes, lines: Mapping[str, xr.DataArray], seen: xr.DataArray | 
         ax.plot(seen.time, seen, "o", color="k", ms=2, alpha=0.6, mew=0, label="observed", zorder=3)
     for i, (name, line) in enumerate(lines.items()):
         ax.plot(line.time, line, color=COLOURS[i % 7], lw=0.9, ls=DASHES[i % 7], label=name)
-    ax.xaxis.set_major_formatter(mpl.dates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))

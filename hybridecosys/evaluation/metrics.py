@@ -8,6 +8,7 @@ __all__ = ['METRICS', 'example_pair', 'observed_targets', 'sites_of_both', 'eval
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #26c94c89
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def sites_of_both(run: xr.Dataset, obs: xr.Dataset, sites: Sequence[str] | None)
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #23379817
 def _check_simulated(simulated: xr.DataArray, observed: xr.DataArray, target: str, partial: bool) -> None:
     "Refuse observed days without a finite simulated value; with `partial`, only those inside the simulated record."
-    known = np.isfinite(simulated)
+    known: Any = np.isfinite(simulated)
     missing = observed.notnull() & ~known
     if not missing.any():
         return
@@ -145,7 +146,7 @@ def _score_series(simulated: Mapping[str, xr.DataArray], observed: Mapping[str, 
     unit = table.target.map(TARGETS.unit)
     per_day = xr.DataArray(unit.str.contains("d-1").to_numpy(), dims="row")
     m, y = at_scale(_below(simulated), _below(observed), scale, per_day)
-    dims = [d for d in y.dims if d != "row"]
+    dims = [str(d) for d in y.dims if d != "row"]
     n = y.count(dims)
     enough = (n >= SCALES.loc[scale, "min_points"]).values
     m, y = (x.isel(row=np.flatnonzero(enough)) for x in (m, y))
@@ -177,7 +178,7 @@ def _in_order(sites: Sequence[str]):
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccdw
 def _both(run: xr.Dataset, obs: xr.Dataset, targets: Sequence[str] | None) -> tuple[xr.Dataset, xr.Dataset, list[str]]:
     "The outputs of a run that observations of the same sites ask for, these, and the targets that are observed; `ValueError` where one of the two is lacking."
-    observed = [t for t in obs.data_vars if obs[t].notnull().any()]
+    observed = [str(t) for t in obs.data_vars if obs[t].notnull().any()]
     empty = [t for t in targets or () if t not in observed]
     if empty or not observed:
         what = ", ".join(empty) if empty else "any target"

@@ -77,7 +77,7 @@ def parameter_part(page: Page, run: RunFiles) -> None:
     if table.empty:
         page.add("text", "parameters.nc records no bounds: its parameters are not shown.")
         return
-    if arrays := [p for p, value in run.parameters.items() if value.ndim > 1]:
+    if arrays := [str(p) for p, value in run.parameters.items() if value.ndim > 1]:
         page.add("text", f"Arrays, one for all sites, are not shown: {', '.join(arrays)}.")
     values = run.parameters[list(table.index)].to_dataframe()[list(table.index)]
     room = 0.01 * (table.upper - table.lower)
@@ -178,7 +178,7 @@ def training_part(page: Page, run: RunFiles) -> None:
 
 def _flat(config: Mapping, prefix: str = "") -> dict[str, str]:
     "A nested config as one level of dotted keys."
-    out = {}
+    out: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             out |= _flat(value, f"{prefix}{key}.")

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def score_table(scores: pd.DataFrame, metric: str = "nse", scale: str = "daily")
 # %% ../../nbs/05_evaluation/03_summary.ipynb #a316a962
 def describe_parameters(parameters: xr.Dataset, table: pd.DataFrame) -> xr.Dataset:
     "Parameters with bounds, default, unit and meaning (from `model.parameters`) as attributes of a file to keep."
-    unknown = [p for p in parameters if p not in table.index]
+    unknown = [str(p) for p in parameters if p not in table.index]
     if unknown:
         raise ValueError(f"the table has no parameter {', '.join(unknown)}{did_you_mean(unknown[0], table.index)}")
     names = {"unit": "units", "description": "long_name"}
@@ -162,17 +163,17 @@ def _facts(run: "RunFiles") -> dict[str, str]:
 class RunFiles:
     "What was found in a run directory (see `FILES`); None where a file is absent."
 
-    path: Path
-    scores: pd.DataFrame | None = None
-    sites: pd.DataFrame | None = None
-    seasons: pd.DataFrame | None = None
-    parameters: xr.Dataset | None = None
-    calibrated: xr.Dataset | None = None
-    truth: xr.Dataset | None = None
-    losses: pd.DataFrame | None = None
-    spread: pd.DataFrame | None = None
-    coverage: pd.DataFrame | None = None
-    distance: pd.DataFrame | None = None
+    path: Path  # the `Any` below is None: a part of the page is written where its table is there
+    scores: pd.DataFrame | Any = None
+    sites: pd.DataFrame | Any = None
+    seasons: pd.DataFrame | Any = None
+    parameters: xr.Dataset | Any = None
+    calibrated: xr.Dataset | Any = None
+    truth: xr.Dataset | Any = None
+    losses: pd.DataFrame | Any = None
+    spread: pd.DataFrame | Any = None
+    coverage: pd.DataFrame | Any = None
+    distance: pd.DataFrame | Any = None
     options: dict | None = None
     config: dict | None = None
     log: str | None = None
@@ -213,7 +214,7 @@ class Block:
     "A piece of the page: a title, heading, text, table, figure (path of a PNG below the run directory) or preformatted text."
 
     kind: str
-    content: object
+    content: Any
     caption: str = ""
 
 
@@ -221,7 +222,8 @@ class Page:
     "Collects the blocks of a page and saves its figures into the folder `report` of a run directory."
 
     def __init__(self, folder: str | Path):
-        self.folder, self.blocks = Path(folder), []
+        self.folder = Path(folder)
+        self.blocks: list[Block] = []
 
     def add(self, kind: str, content, caption: str = "") -> None:
         "Add a block; captions of tables and figures are numbered."
@@ -237,10 +239,10 @@ class Page:
         self.add("figure", f"report/{name}", caption)
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #a37a2174a
-def _cell(value) -> str:
+def _cell(value: Any) -> str:
     "A table cell as text: numbers to three digits, a dash where undefined."
     if isinstance(value, (float, np.floating)):
-        return "–" if np.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        return "–" if np.isnan(value) else f"{value:.3g}" if abs(float(value)) < 1000 else f"{value:.0f}"
     return str(value)
 
 

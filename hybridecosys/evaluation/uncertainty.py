@@ -10,6 +10,7 @@ __all__ = ['LEVELS', 'ALONE', 'WITH_RESIDUALS', 'member_runs', 'across_members',
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4003
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,14 +168,14 @@ def parameter_spread(members: xr.Dataset) -> pd.DataFrame:
 def _with_observations(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None) -> Iterator[tuple[str, xr.DataArray, xr.DataArray, xr.DataArray]]:
     "Target, mean, spread and observation, (site, time), of the daily targets; NaN where not observed or simulated."
     seen = observed_of(cube, targets)
-    for target in [t for t in seen if "time" in seen[t].dims]:
+    for target in [str(t) for t in seen if "time" in seen[t].dims]:
         output = TARGETS.loc[target, "output"]
         if lacking := [n for n in (output, f"{output}_spread") if n not in run]:
             raise ValueError(f"the run lacks {lacking[0]}, needed by {target}: pass what HybridEnsemble.simulate returns")
         mean, spread = (run[n].transpose("site", "time").reindex(time=seen.time).astype(float) for n in (output, f"{output}_spread"))
         observed = seen[target].sel(site=run.site)
         known = observed.notnull() & mean.notnull()
-        yield target, *(x.where(known) for x in (mean, spread, observed))
+        yield target, mean.where(known), spread.where(known), observed.where(known)
 
 
 def flux_spread(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None) -> pd.DataFrame:
@@ -184,7 +185,7 @@ def flux_spread(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str
     rmse (of the mean), n (days), unit."""
     tables = []
     for target, mean, spread, seen in _with_observations(run, cube, targets):
-        size = {"spread": np.sqrt((spread**2).mean("time")), "rmse": np.sqrt(((mean - seen) ** 2).mean("time")), "n": seen.count("time")}
+        size: dict[str, Any] = {"spread": np.sqrt((spread**2).mean("time")), "rmse": np.sqrt(((mean - seen) ** 2).mean("time")), "n": seen.count("time")}
         tables.append(pd.DataFrame({"site": seen.site.values, "target": target, **{k: v.values for k, v in size.items()}, "unit": TARGETS.loc[target, "unit"]}))
     table = pd.concat(tables, ignore_index=True)
     return table[table.n > 0].reset_index(drop=True)
@@ -214,13 +215,14 @@ def fit_residuals(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[s
         weight = (seen.notnull() / seen.count("time")).transpose("site", "time")
         use, w = seen.notnull().values, np.sqrt(weight.values[seen.notnull().values])
         size = np.abs(mean.values[use])
-        error = np.abs(seen - mean).values[use]
+        error = abs(seen - mean).values[use]
         (base, slope), _ = nnls(np.stack([w, w * size], 1), w * error)
         base = max(base, 0.01 * np.average(error, weights=w**2))  # a flux simulated as 0 by all members (frozen ground) is not known without error
         z = (seen - mean) / np.sqrt(spread**2 + (base + slope * abs(mean)) ** 2)
         at = sorted({q for level in levels for q in _ends(level)})
-        quantiles = z.weighted(weight).quantile(at, dim=("site", "time")).values
-        rows[target] = {"base": base, "slope": slope, **dict(zip(at, quantiles)), "sites": seen.sizes["site"]}
+        quantiles: Any = z.weighted(weight).quantile(at, dim=("site", "time")).values
+        of_level: dict[Any, float] = dict(zip(at, quantiles))
+        rows[target] = {"base": base, "slope": slope, **of_level, "sites": seen.sizes["site"]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target")
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4014

@@ -9,7 +9,7 @@ __all__ = ['POSSIBLE', 'MAIN_FLUXES', 'STEADY', 'TESTED', 'example_scores', 'exa
 
 # %% ../../nbs/05_evaluation/11_verdict.ipynb #verdictimp1
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def _withheld(run: RunFiles) -> list[str]:
     return [t for t in dict.fromkeys(run.scores.target) if trained and t not in trained]
 
 
-def _names(targets: Sequence[str]) -> str:
+def _names(targets: Iterable[str]) -> str:
     return ", ".join(draw.LABELS.get(t, t) for t in targets)
 
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..data.names import did_you_mean, one_of
 
@@ -139,7 +139,7 @@ SEQUENCE = {"weight_decay": 0.1, "noise": 0.3}
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeknown1
 KNOWN_EPOCHS = 200
 "Passes over the sites for a network that is asked about those same sites, in other years."
-KNOWN_SITES = {"hidden": 64, "layers": 3, "dropout": 0.0, "weight_decay": 0.01, "noise": 0.0}
+KNOWN_SITES: dict[str, Any] = {"hidden": 64, "layers": 3, "dropout": 0.0, "weight_decay": 0.01, "noise": 0.0}
 "Options in which such a network, and its training, differ."
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipecalib
@@ -195,9 +195,9 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_F], _F]:
     def decorated(function):
         signature = inspect.signature(function)
         own = {name: p for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
-        options = {}
+        options: dict[str, Any] = {}
         for f in (f for kind in kinds for f in fields(kind) if f.name not in {*own, *without}):
-            default = f.default_factory() if f.default is MISSING else f.default
+            default = f.default_factory() if f.default is MISSING and callable(f.default_factory) else f.default
             options.setdefault(f.name, inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=f.type))
         function.__signature__ = signature.replace(parameters=[*own.values(), *options.values()])
         return function

@@ -155,6 +155,7 @@ class PlainModel(Predictor):
     shape: Any = None  # the class of its options
     outputs: Any = ()
     network: Any = None
+    scale: Any = None
     if TYPE_CHECKING:
         def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]: ...
 
@@ -244,7 +245,6 @@ class SequenceModel(PlainModel):
     Its training differs from that of `HybridModel` in what `recipe` has; `batch_size` counts windows, `max_years` and `explode` mean nothing."""
 
     kind, file, shape, epochs, recipe = "a sequence model", "sequence.json", SequenceOptions, SEQUENCE_EPOCHS, SEQUENCE
-    scale: Any = None
     ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
 
     def __repr__(self):

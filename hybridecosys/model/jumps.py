@@ -201,19 +201,19 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
         return jax.checkpoint(day)((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
-        state, before_jump, history, before, weight = carry
+        state, before_jump, (first, second), before, weight = carry
         n, ahead = skipped
         new, columns = jax.lax.scan(morning, (bounded_gradient(plan, state), unit), weather)[0]
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in slowly}
         mean = jax.tree.map(lambda a, b: weight * a + (1 - weight) * b, before, now)
         slow = jax.lax.cond(n > 0, lambda: _advance(before_jump, mean, n + 1, max(after) + 1), lambda: slow_of(new))  # and the year just simulated
-        moved = _extrapolate(plan.pools, *history, quick_of(new), ahead, full)
-        weight = _weight(sheds, *history, quick_of(new), ahead)
+        moved = _extrapolate(plan.pools, first, second, quick_of(new), ahead, full)
+        weight = _weight(sheds, first, second, quick_of(new), ahead)
         ahead_of = jax.lax.cond(ahead > 0, lambda: _advance(slow, now, ahead, max(after) + 1), lambda: slow)
-        return ({**moved, **ahead_of}, slow, (history[1], quick_of(new)), now, weight), None
+        return ({**moved, **ahead_of}, slow, (second, quick_of(new)), now, weight), None
 
-    first = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(next(iter(state.values()))))
+    begin = (state, slow_of(state), (quick_of(state), quick_of(state)), (unit, jax.tree.map(jnp.zeros_like, slow_of(state))), jnp.zeros_like(next(iter(state.values()))))
     size = state_size(start, inputs.first_year, 2 * len(after))  # derivatives are kept beside the state
-    final = jax.lax.scan(recomputed(repeat, size), first, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
+    final = jax.lax.scan(recomputed(repeat, size), begin, (jnp.array([0, *after[:-1]]), jnp.array(after)))[0][0]
     return {name: {**start, **final}[name] for name in plan.pools.state}

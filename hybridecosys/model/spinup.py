@@ -113,14 +113,15 @@ def equilibrium(dynamics: Dynamics, inputs: Inputs, start: State | None = None,
     `settle` years are repeated first, then at most `max_steps` Newton steps are made, until no pool of any site changes by more than
     `tolerance` in a year. Derivatives with respect to parameters and static values come from the implicit function theorem.
     """
-    assert inputs.first_year is not None
+    year = inputs.first_year
+    assert year is not None
     start = initial_state(dynamics, inputs) if start is None else start
-    settled = years(*jax.lax.stop_gradient((dynamics, start)), inputs.first_year, settle)
+    settled = years(*jax.lax.stop_gradient((dynamics, start)), year, settle)
     names = solved(dynamics.plan)
     memory = {name: settled[name] for name in settled if name not in names}
 
     def change(x):
-        after = years(dynamics, {**x, **memory}, inputs.first_year)
+        after = years(dynamics, {**x, **memory}, year)
         return {name: after[name] - x[name] for name in names}
 
     x = jax.lax.custom_root(change, {name: settled[name] for name in names},

@@ -60,7 +60,7 @@ def plan_study(cube: xr.Dataset | Sites, methods: Sequence[str], run_dir: Path, 
         raise ValueError("keep='best' chooses the epoch at validation sites: give valid_fraction")
     features, methods = check_known(cube, methods, options.features, options.one_for_all)
     observed_of(given, options.targets, model.no_targets)
-    o = replace(options, features=features, forcing=forcing, scheme=options.scheme if folds is None else "given")
+    o = replace(options, features=features, forcing=forcing, scheme=options.scheme if folds is None else "given")  # type: ignore[arg-type] # what no user can ask for
     table = check_folds(make_folds(cube, o.scheme, o.k, o.seed, o.valid_fraction, o.min_sites, o.within) if folds is None else folds, cube)
     if bad := [f for f in table.fold.unique() if not f or set(f) & set("/\\:") or f.startswith(".")]:
         raise ValueError(f"fold {bad[0]!r} cannot name a folder")
@@ -107,7 +107,7 @@ def worker_environment(workers: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = str(max(1, cores // workers))
     threads = dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | {name: str(value) for name, value in MALLOC_KEPT.items()}
     return threads | memory | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
 
@@ -135,7 +135,7 @@ def check_main() -> None:
         frame = frame.f_back
     if file is None or frame is None or name.endswith("__main__") or not Path(file).is_file() or os.path.realpath(frame.f_code.co_filename) != os.path.realpath(file):
         return
-    here = [node for node in ast.parse(Path(file).read_bytes()).body if node.lineno <= frame.f_lineno <= node.end_lineno]
+    here = [node for node in ast.parse(Path(file).read_bytes()).body if node.lineno <= frame.f_lineno <= (node.end_lineno or node.lineno)]
     guarded = [isinstance(node, ast.If) and {"__name__", "parent_process", "current_process"} & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.test)} for node in here]
     if here and not any(guarded):
         raise ValueError(f"several workers import {file} again, and line {frame.f_lineno} would then be run in each: put it under `if __name__ == \"__main__\":`, or use workers=1")
@@ -150,7 +150,7 @@ def check_model(model: Model) -> None:
 
 # %% ../../nbs/05_study/06_crew.ipynb #c9a10010c
 @contextmanager
-def crew(study: Study, workers: int = 1, client: Any = None, progress: bool = True) -> Iterator[Callable[[Unit], object]]:
+def crew(study: Study, workers: int = 1, client: Any = None, progress: bool = True) -> Iterator[Callable[[Sequence[Unit]], Iterator[tuple[Unit, float]]]]:
     """Yields a function of units that yields each, with its seconds, when done. workers: new processes, ended when interrupted; client: a `distributed.Client` instead."""
     if client is not None:
         there = client.scatter(study, broadcast=True)

@@ -95,7 +95,8 @@ def read_study(run_dir: str | Path, cube: xr.Dataset | Sites | None, model: Mode
     if cube is not None and fingerprint(cube_of(cube, settings["forcing"])) != settings["cube"]:
         raise ValueError(f"the cross-validation in {path} was done with another cube")
     data = None if cube is None else prepared(cube, settings["forcing"])
-    return Study(data, read_folds(path / "folds.csv"), path, options_from_json(settings), model_of(settings["structure"], model, f"{path} holds a cross-validation"))
+    found: Any = data  # where it is None, what needs a cube asks for it
+    return Study(found, read_folds(path / "folds.csv"), path, options_from_json(settings), model_of(settings["structure"], model, f"{path} holds a cross-validation"))
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10015bq
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class CrossValidation(Found):
         self._require(method)
         if method in PLAIN:
             raise ValueError(f"method {method} has no process model, and so no parameters")
-        return predicted_parameters(self.study, method)
+        found: Any = predicted_parameters(self.study, method)
+        return found
 
     def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel | TreesModel:
         "The trained model of a method and fold."
@@ -234,7 +236,7 @@ def _crossval_html(found: CrossValidation) -> str:
     return as_html("Cross-validation", rows, {"daily NSE, median and quartiles over sites": found.table()})
 
 
-CrossValidation._repr_html_ = _crossval_html
+CrossValidation._repr_html_ = _crossval_html  # type: ignore[attr-defined] # a method, defined behind its class
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10017
 def crossval_report(options: CrossvalOptions) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -99,7 +100,7 @@ def split_sites(classes: Mapping[str, str], valid: float, test: float, seed: int
         for i in np.floor(rng.uniform(0, step) + step * np.arange(count)).astype(int):
             split[left[i]] = part
     split = {s: split[near[s]] for s in split} if near is not None else split
-    if empty := [p for p, share in (("train", 1), ("test", test), ("valid", valid)) if share and p not in split.values()]:
+    if near is not None and (empty := [p for p, share in (("train", 1), ("test", test), ("valid", valid)) if share and p not in split.values()]):
         raise ValueError(f"neighbours stay together, and {len(sites)} sites in {len(set(near.values()))} neighbourhoods leave none for {empty[0]}")
     return split
 
@@ -134,7 +135,7 @@ def check_free(path: Path) -> None:
         raise FileExistsError(f"{path} is in use by {who}; wait until that has ended, or choose another directory")
 
 # %% ../../nbs/05_study/02_directory.ipynb #ec4d2f4ba
-def start_run(path: Path, options: CubeOptions) -> None:
+def start_run(path: Path, options: Any) -> None:
     "Make the directory and write its options.json."
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "options.json", to_json(options))
@@ -171,7 +172,7 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record).rstrip()
-        return f"warning: {text}" if record.levelno == logging.WARNING and "levelname" not in self._fmt else text
+        return f"warning: {text}" if record.levelno == logging.WARNING and "levelname" not in (self._fmt or "") else text
 
 
 class Once(logging.Filter):

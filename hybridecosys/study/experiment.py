@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def true_parameters(cube: xr.Dataset, model: Model) -> xr.Dataset | None:
     return truth[known] if known else None
 
 
-def recovery(truth: xr.Dataset, learned: xr.Dataset, table: pd.DataFrame, sites: list[str]) -> str:
+def recovery(truth: xr.Dataset, learned: xr.Dataset, table: pd.DataFrame, sites: Sequence[str]) -> str:
     """How near the learned parameters of some sites are to the true ones, in a line: medians over the parameters of the RMSE, as a share of the
     range between the bounds, and of the correlation over the sites; and for how many parameters the defaults are not nearer."""
     default = xr.Dataset({name: xr.full_like(values, table.default[name]) for name, values in truth.items()})
@@ -143,7 +144,7 @@ def run_experiment(options: TrainOptions) -> dict:
         if options.one_for_all:
             one = train_hybrid(make_hybrid(options, []), part, options, run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
-            start = {n: float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
+            start = {str(n): float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
             hybrid = make_hybrid(options, list(options.features) or None, start)
         train_hybrid(hybrid, part, options, run_dir)
         runs["hybrid"] = hybrid.simulate(sites, outputs)
@@ -184,12 +185,13 @@ def simulate_cube(options: SimulateOptions) -> str:
 
 def _own(options: SimulateOptions | EvaluateOptions) -> Model | None:
     "The model of your own that a cube is made up with: that of the run, or of the options; None where a cube is named, and for WROASTED."
-    return None if options.cube is not None else model_of_run(as_path(options.run), options.model)
+    return None if options.cube is not None else model_of_run(as_path(options.run or ""), options.model)
 
 
 def _trained(options: SimulateOptions | EvaluateOptions) -> HybridModel:
     "The trained model in the directory `options.run`, with its own options of the forcing, but for those that the command asks to change."
-    hybrid, usual = HybridModel.load(options.run, model_of_run(as_path(options.run), options.model)), {"on_gap": ON_GAP, "out_of_range": OUT_OF_RANGE}
+    run = as_path(options.run or "")
+    hybrid, usual = HybridModel.load(run, model_of_run(run, options.model)), {"on_gap": ON_GAP, "out_of_range": OUT_OF_RANGE}
     hybrid.forcing_options = {**hybrid.forcing_options, **{k: v for k, v in forcing_options(options).items() if v != usual[k]}}
     return hybrid
 
@@ -211,7 +213,7 @@ def evaluate_run(options: EvaluateOptions) -> str:
     if not path.exists():
         raise FileNotFoundError(f"no run at {path}")
     out, hybrid = unused(options.out, options), _trained(options) if path.is_dir() else None
-    run = None if hybrid is not None else read_simulation(path)
+    run: Any = None if hybrid is not None else read_simulation(path)
     cube = load_cube(options, "accelerated" if hybrid is None else hybrid.spinup, _own(options))
     if hybrid is None:
         cube = cube.sel(site=[s for s in cube.site.values if s in run.site.values])

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def deal(classes: pd.Series, k: int, seed: int, near: pd.Series | None = None) -
         raise ValueError(f"{len(classes)} sites cannot be dealt out to k = {k} folds; k must be at least 2 and at most the number of sites")
     sites, groups = classes.index.to_numpy(), None if near is None else near[classes.index].to_numpy()
     alone = groups is None or len(set(groups)) == len(groups)
-    if not alone and len(set(groups)) < k:
+    if groups is not None and not alone and len(set(groups)) < k:
         raise ValueError(f"{len(classes)} sites in {len(set(groups))} neighbourhoods cannot be dealt out to k = {k} folds")
     stratified, plain, groups = (StratifiedKFold, KFold, None) if alone else (StratifiedGroupKFold, GroupKFold, groups)
     for strata in (classes, COVER.plant_form[classes].set_axis(classes.index)):
@@ -164,7 +165,7 @@ def cut_years(cube: xr.Dataset) -> pd.Series:
     "First day of the later part of each site's observations, a 1 January, by site; NaT where there is but one year."
     cube = canonical(cube)
     seen = observations(cube)
-    days = sum(seen[t].notnull() for t in seen if "time" in seen[t].dims)
+    days: Any = sum(seen[t].notnull() for t in seen if "time" in seen[t].dims)
     yearly = days.transpose("site", "time").groupby("time.year").sum()
     total = yearly.transpose("site", "year").values
     later = total[:, ::-1].cumsum(1)[:, ::-1]  # days from the beginning of each year on

@@ -297,7 +297,7 @@ def to_json(options: CubeOptions) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(options)))
 
 
-def select_options(options: CubeOptions, kind: type):
+def select_options(options: Any, kind: type):
     "Those of the options that the dataclass `kind` has, as one: `select_options(options, NetworkOptions)`."
     return kind(**{f.name: getattr(options, f.name) for f in fields(kind)})
 

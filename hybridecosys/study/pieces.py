@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ from .options import FoldOptions, Spinup
 log = logging.getLogger("hybridecosys")
 METHODS = ("default", "global", "by_type", "hybrid")
 KNOWN = (*METHODS, "ensemble", "sequence", "trees", "site")
-PLAIN = {"sequence": SequenceModel, "trees": TreesModel}
+PLAIN: dict[str, type[SequenceModel] | type[TreesModel]] = {"sequence": SequenceModel, "trees": TreesModel}
 "Methods without a process model, and so without parameters."
 
 
@@ -57,9 +58,10 @@ def check_methods(methods: Sequence[str], features: Sequence[str]) -> tuple[str,
     return tuple(dict.fromkeys(methods))
 
 
-def features_of(method: str, features: Sequence[str]) -> list[str]:
+def features_of(method: str, features: Sequence[str] | None) -> list[str]:
     "Groups of features that the network of a method sees."
     kind, _, group = method.partition(":")
+    features = features or ()
     of_kind = {"global": [], "by_type": ["igbp"], "only": [group], "without": [f for f in features if f != group], "with": [*features, group]}
     return of_kind.get(kind, list(features))
 
@@ -244,7 +246,8 @@ def training_data(study: StudyFolds, folds: Sequence[str]) -> tuple[Sites, list[
         used = {s for part in (*train, *valid) for s in part}
         return study.data.select([s for s in study.data.names if s in used]), train, valid
     data = join([renamed(study.visible(f).select([*t, *v]), [f"{s} in {f}" for s in (*t, *v)]) for f, t, v in zip(folds, train, valid)])
-    return data, *([[f"{s} in {f}" for s in sites] for f, sites in zip(folds, part)] for part in (train, valid))
+    train, valid = ([[f"{s} in {f}" for s in sites] for f, sites in zip(folds, part)] for part in (train, valid))
+    return data, train, valid
 
 
 def test_data(study: StudyFolds, folds: Sequence[str]) -> tuple[Sites, xr.Dataset, dict[str, str]]:
@@ -285,5 +288,5 @@ class Study(StudyFolds):
         "The pieces that the training of a method is cut into; none where nothing is trained."
         if method == "default":
             return []
-        parts = [self.names] if method == "site" else np.array_split(self.names, -(-len(self.names) // self.options.together))
+        parts: Any = [self.names] if method == "site" else np.array_split(self.names, -(-len(self.names) // self.options.together))
         return [Unit(method, tuple(str(f) for f in part), i) for i, part in enumerate(parts)]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,8 @@ def at_each_site(parameters: xr.Dataset) -> xr.Dataset:
 # %% ../../nbs/05_study/05_work.ipynb #c9a1000a
 def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tuple[xr.Dataset, pd.DataFrame]:
     "Train the hybrid models of a unit; predicted parameters at their test sites and losses (means over the members of an ensemble)."
-    s, starts = study.options, [None] * len(unit.folds)
+    s = study.options
+    starts: list[Any] = [None] * len(unit.folds)
     members = s.members if unit.method == "ensemble" else 1
     if s.one_for_all and unit.method != "global":
         starts = [HybridModel.load(fold_folder(study, "global", f), study.model).predict_parameters(study.data.select(study.data.names[0])) for f in unit.folds]
@@ -53,7 +55,7 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     arrays = [n for n in hybrids[0].learned if hybrids[0].model.parameter_table[n].shape]  # whose mean over members is none
     parameters, spread, distances = [], [], []
     for i, (fold, mine) in enumerate(zip(unit.folds, train)):
-        hybrid = hybrids[i] if members == 1 else HybridEnsemble(hybrids[i :: len(unit.folds)])
+        hybrid: Any = hybrids[i] if members == 1 else HybridEnsemble(hybrids[i :: len(unit.folds)])
         hybrid.save(folder / "models" / fold)
         at = study.visible(fold).select(study.sites(fold, "test"))
         of_fold = {"fold": ("site", [fold] * len(at))}
@@ -178,7 +180,7 @@ def simulate_held_out(study: Study, method: str, folds: Sequence[str], outputs: 
                 for f in folds if (mine := [s for s in names if fold_of[s] == f])]
         run = xr.concat(runs, "site", combine_attrs="override").sel(site=names)
     else:
-        values = member_parameters(study) if method == "ensemble" else predicted_parameters(study, method)
+        values: Any = member_parameters(study) if method == "ensemble" else predicted_parameters(study, method)
         values = values.isel(site=np.isin(values.fold, folds)).sel(site=names).drop_vars(["fold", "fallback"], errors="ignore")
         one = partial(simulate, study.hybrid("global").model, sites, spinup=study.options.spinup, outputs=outputs)
         if method == "ensemble":  # member by member at all sites, one program; HybridEnsemble.simulate would compile one for each fold
@@ -210,7 +212,7 @@ def score_method(study: Study, unit: Unit, folder: Path, progress: bool) -> None
     for i, folds in enumerate(study.rounds()):
         _, seen, fold_of = study.tested(folds)
         run = simulate_held_out(study, unit.method, folds, [o for o in study.outputs if unit.method not in PLAIN or o in learned_outputs(study, unit.method)])
-        targets = [t for t in seen if TARGETS.loc[t, "output"] in run and seen[t].notnull().any()]
+        targets = [str(t) for t in seen if TARGETS.loc[t, "output"] in run and seen[t].notnull().any()]
         scores = evaluate(run, seen, targets, partial=True)
         tables.append(scores.assign(method=unit.method, fold=scores.site.map(fold_of), split="test"))
         if unit.method == "ensemble" and not study.dated:
