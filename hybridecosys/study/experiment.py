@@ -33,7 +33,7 @@ from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
-from ..learning.options import CalibrationOptions, NetworkOptions, TrainingOptions
+from ..learning.options import ONE_FOR_ALL, CalibrationOptions, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from ..model.structure import Model
 
@@ -142,7 +142,7 @@ def run_experiment(options: TrainOptions) -> dict:
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
         if options.one_for_all:
-            one = train_hybrid(make_hybrid(options, []), part, options, run_dir / "one_for_all")
+            one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=max(1, round(ONE_FOR_ALL * options.epochs))), run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
             start = {str(n): float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
             hybrid = make_hybrid(options, list(options.features) or None, start)

@@ -131,7 +131,7 @@ class LearnOptions(TrainingOptions, NetworkOptions, ModelOptions):
     spinup: Spinup = "accelerated"
     """How the pools are brought to their starting values."""
     one_for_all: bool = False
-    """Learn one set of parameters for all sites first: a baseline, and what the network then starts from (doubles the time)."""
+    """Learn one set of parameters for all sites first: a baseline, and what the network then starts from (takes a third of the time more)."""
 
     def __post_init__(self):
         for base in (ModelOptions, NetworkOptions, TrainingOptions):

@@ -29,6 +29,7 @@ from ..evaluation.summary import describe_parameters
 from ..evaluation.uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread
 from ..learning.calibration import calibrate
 from ..learning.hybrid import HybridModel
+from ..learning.options import ONE_FOR_ALL
 from ..learning.sequence import SequenceModel
 from ..learning.together import fit_together
 from ..learning.trees import TreesModel
@@ -48,10 +49,11 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     if s.one_for_all and unit.method != "global":
         starts = [HybridModel.load(fold_folder(study, "global", f), study.model).predict_parameters(study.data.select(study.data.names[0])) for f in unit.folds]
         starts = [{name: v.values.squeeze(v.get_axis_num("site")) if "site" in v.dims else v.values for name, v in one.items()} for one in starts]
+    epochs = s.epochs if unit.method != "global" else max(1, round(ONE_FOR_ALL * s.epochs))
     hybrids = [study.hybrid(unit.method, f, start, i) for i in range(members) for f, start in zip(unit.folds, starts)]
     sites, train, valid = study.training(unit.folds)
     there = folder / "training"
-    fit_together(hybrids, sites, train * members, valid * members, s.epochs, there, (there / "config.json").exists(), s.targets, progress, **s.training_settings)
+    fit_together(hybrids, sites, train * members, valid * members, epochs, there, (there / "config.json").exists(), s.targets, progress, **s.training_settings)
     arrays = [n for n in hybrids[0].learned if hybrids[0].model.parameter_table[n].shape]  # whose mean over members is none
     parameters, spread, distances = [], [], []
     for i, (fold, mine) in enumerate(zip(unit.folds, train)):
