@@ -25,6 +25,7 @@ from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
 from .directory import check_free, forcing_options, load_cube, log, logged, resumed, split_sites, start_run, tell_changes, unused
 from .folds import neighbourhoods
+from ..evaluation.identifiability import reach_at
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run, tell_changed
@@ -108,9 +109,12 @@ def run_of_truth(run_dir: Path, sites: Sites, hybrid: HybridModel, learned: xr.D
     """The run with the parameters that a synthetic cube was made with, as "truth", if this model made it; writes them, and logs how well they were found. Nothing for other cubes."""
     if (truth := true_parameters(sites.cube, hybrid.model)) is None:
         return {}
-    write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
+    truth = describe_parameters(truth, hybrid.model.parameters)
     if len(test) > 1:
         log.info(recovery(truth, learned, hybrid.model.parameters, test))
+        for name, reach in reach_at(hybrid.model, sites.select(test), truth, hybrid.spinup).items():
+            truth[name].attrs["reach"] = float(reach)
+    write_dataset(run_dir / "true_parameters.nc", truth)
     if len(truth.data_vars) != sites.cube.sizes["parameter"]:  # the cube was made with another structure
         return {}
     return {"truth": simulate(hybrid.model, sites, truth, spinup=hybrid.spinup, outputs=outputs)}
