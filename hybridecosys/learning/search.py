@@ -263,7 +263,7 @@ SETTLED = 3
 
 
 RENEWED = 4
-"Steps after which it is found anew how the state after a lane's spin-up depends on the parameters; at once after a step without a gain."
+"Steps after which it is found anew how the state after a lane's spin-up depends on the parameters; at once after a step that gains less than half of what was expected."
 
 
 def begin_descent(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray]:
@@ -276,7 +276,7 @@ def begin_descent(problem: Problem, start: np.ndarray) -> dict[str, np.ndarray]:
 # %% ../../nbs/04_learning/06_best_parameters.ipynb #c4a1001bs
 def _slopes(problem: Problem, state: dict[str, np.ndarray], on: np.ndarray, part: int) -> list[np.ndarray]:
     """Cost (lane,), gradient (lane, parameter) and matrix (lane, parameter, parameter) of the lanes `on`; what is found anew is noted in `state`."""
-    new = (state["age"][on] >= RENEWED) | (state["idle"][on] > 0)
+    new = state["age"][on] >= RENEWED
     state["age"][on] = np.where(new, 1, state["age"][on] + 1)
     rows, found = (np.flatnonzero(new), np.flatnonzero(~new)), []
     for anew, lanes in zip((True, False), (on[r] for r in rows)):
@@ -304,7 +304,9 @@ def descend(problem: Problem, state: dict[str, np.ndarray]) -> dict[str, np.ndar
         costs = problem.costs(candidates.reshape(-1, n), np.tile(site, len(TRIED)), part_size(n_site * len(TRIED), options.lanes)).reshape(len(TRIED), -1)
         best, lane = costs.argmin(0), np.arange(on.size)
         better = costs[best, lane] < now
-        gain = np.where(better, now - costs[best, lane], 0)
+        gain, d = np.where(better, now - costs[best, lane], 0), candidates[best, lane] - x
+        expected = -np.einsum("lp,lp->l", gradient, d) - np.einsum("lp,lpq,lq->l", d, matrix, d) / 2
+        state["age"][on] = np.where(gain < expected / 2, RENEWED, state["age"][on])
         state["x"][on] = np.where(better[:, None], candidates[best, lane], x)
         state["cost"][on] = np.where(better, costs[best, lane], now)
         state["damping"][on] = np.where(better, np.clip(damping[best, lane], 1e-6, 1e2), np.minimum(state["damping"][on] * 10, 1e3))
