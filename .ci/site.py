@@ -2,7 +2,7 @@
 
     python .ci/site.py prepare      notebooks into _proc; the pages of the reference are run, so that they show the code of today
     python .ci/site.py render       _proc into _docs with smalldocs, the same notebooks and the same _quarto.yml as Quarto reads
-    python .ci/site.py finish       in _docs: formulas as MathML, no request to any other host, notebooks to download, links checked
+    python .ci/site.py finish       in _docs: formulas as MathML, no request to any other host, notebooks to download, figures that can be enlarged, links checked
 """
 
 import html
@@ -122,6 +122,46 @@ def with_links(page: str, path: Path) -> str:
     return re.sub(r'(<header id="title-block-header".*?)</header>', block, page, count=1, flags=re.S)
 
 
+STREAM = re.compile(r'(<div class="cell-output[^"]*(?:stdout|stderr|error|display)[^"]*">\s*(?:<div[^>]*>\s*)?<pre)((?: class="([^"]*)")?[^>]*>(.*?)</pre>)', re.S)
+
+
+def with_prose(page: str) -> str:
+    """What cells print: sentences are marked, so that they wrap; columns of a table, which more than one blank keeps apart, are left as they are."""
+    def marked(match: re.Match) -> str:
+        lines = html.unescape(re.sub(r"<[^>]+>", "", match[4])).splitlines()
+        if any(re.search(r"\S {2,}\S", line) for line in lines) or "sourceCode" in (match[3] or ""):
+            return match[0]
+        return match[1] + (match[2].replace(f'class="{match[3]}"', f'class="{match[3]} prose"', 1) if match[3] else ' class="prose"' + match[2])
+
+    return STREAM.sub(marked, page)
+
+
+def with_columns(page: str) -> str:
+    """Columns of words in the tables of pandas are marked: they stand to the left, numbers to the right."""
+    def text(cell: str) -> str:
+        return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
+
+    def table(match: re.Match) -> str:
+        rows = [re.findall(r"<(t[hd])\b[^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr\b.*?</tr>", match[0].partition("<tbody>")[2], re.S)]
+        if len({len(r) for r in rows}) != 1:
+            return match[0]
+        words = [i for i in range(len(rows[0])) if rows[0][i][0] == "th" or not all(re.fullmatch(r"[-+–]?[\d.,]+(?:e[-+]?\d+)?%?|NaN|NaT|inf||\.\.\.", text(r[i][1])) for r in rows)]
+
+        def row(found: re.Match) -> str:
+            counter = iter(range(99))
+            return re.sub(r"<(t[hd])(?=[\s>])(?![^>]*class=)", lambda m: f'<{m[1]} class="words"' if next(counter) in words else m[0], found[0])
+
+        return re.sub(r"<tr\b.*?</tr>", row, match[0], flags=re.S)
+
+    return re.sub(r'<table[^>]*class="dataframe".*?</table>', table, page, flags=re.S)
+
+
+def with_figures(page: str) -> str:
+    """Figures that a click, or a key, shows in their own size (styles.css)."""
+    head, main, rest = page.partition("<main")
+    return head + main + re.sub(r'<img (?![^>]*tabindex)', '<img tabindex="0" ', rest)
+
+
 @cache
 def parsed(path: Path) -> "Page":
     """A page as it was first read: anchors do not change."""
@@ -186,7 +226,7 @@ def finish() -> None:
     """Formulas, fonts and links of the rendered site; ends with the list of broken links, if there are any."""
     for path in sorted(DOCS.rglob("*.html")):
         text = path.read_text(encoding="utf-8")
-        path.write_text(with_links(with_mathml(text), path), encoding="utf-8")
+        path.write_text(with_links(with_figures(with_columns(with_prose(with_mathml(text)))), path), encoding="utf-8")
     for path in DOCS.rglob("*.css"):
         text = path.read_text(encoding="utf-8")
         local = re.sub(r"""@import\s*(?:url\(['"]?https?://[^)]*\)|['"]https?://[^'"]*['"]);""", "", text)

@@ -70,7 +70,7 @@ def _options_of_run(args: list[str], options: type) -> list[str]:
     place.add_argument("--out", default=options.out)  # type: ignore[attr-defined] # the options of every command that resumes have it
     file = as_path(place.parse_known_args(args)[0].out) / "options.json"
     kept = known.read_options(file, options) if file.is_file() else {}
-    return as_arguments({k: v for k, v in kept.items() if k not in ("out", "resume", "debug")})
+    return as_arguments({k: v for k, v in kept.items() if k not in ("out", "resume", "debug", "client")})
 
 # %% ../nbs/05_study/03_command.ipynb #f34ca356
 def run_command(command: str, options) -> str:

@@ -15,9 +15,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from .data.cube import canonical_labels
+from .data.cube import canonical_labels, require_dataset
 from .data.forcing import FORCING
-from .data.names import did_you_mean
+from .data.names import did_you_mean, named_arguments
 from .data.observations import TARGETS
 from .data.sites import Sites, unprepared
 from .evaluation.drawing import COLOURS, DASHES, LABELS, METRIC_LABELS, STYLE, draw_land, label_of, map_limits, scores_of, season_lines, unit_label
@@ -36,12 +36,26 @@ def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
     if ax is not None:
         if not isinstance(ax, Axes):
             raise TypeError(f"ax must be a matplotlib Axes, not {type(ax).__name__} (plt.subplots returns a figure and its Axes)")
+        with mpl.rc_context(STYLE):
+            ax.tick_params(labelsize=mpl.rcParams["xtick.labelsize"])
+            for label in (ax.xaxis.label, ax.yaxis.label):
+                label.set_fontsize(mpl.rcParams["axes.labelsize"])
+            ax.spines[["top", "right"]].set_visible(False)
         return ax
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(width, height), layout="constrained", dpi=STYLE["figure.dpi"])  # outside of the style: what the first figure of a notebook switches on would end with it
     with mpl.rc_context(STYLE):
         return figure.subplots()
+
+
+def _legend_above(ax: Axes, columns: int) -> None:
+    "A legend over what is drawn, which makes room for it."
+    rows = -(-len(ax.get_legend_handles_labels()[0]) // columns)
+    low, high = ax.get_ylim()
+    inches = max(0.5, ax.get_window_extent().height / ax.figure.dpi)
+    ax.set_ylim(low, high + (high - low) * min(0.6, 0.16 * rows / inches))
+    ax.legend(ncols=columns, loc="upper right", markerscale=2, borderaxespad=0, columnspacing=1, handlelength=1.6)
 
 
 def _named(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
@@ -64,6 +78,7 @@ def _one_site(site: str | None, data: Mapping[str, xr.Dataset]) -> str:
     return site
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseries002
+@named_arguments
 def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites | None = None, target: str = "gpp", site: str | None = None, *, start: str | None = None,
            end: str | None = None, ax: Axes | None = None) -> Axes:
     """Day by day at one site: lines of one run, or of several by name, and observed days as dots.
@@ -71,13 +86,15 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
     runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs.
     site: needed where there are several. start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
-    runs = _named(runs)
-    site, output = _one_site(site, runs), TARGETS.loc[target, "output"] if target in TARGETS.index else target
+    runs, output = _named(runs), TARGETS.loc[target, "output"] if target in TARGETS.index else target
+    if cube is not None:
+        require_dataset(unprepared(cube))
     for name, run in runs.items():
         if output not in run or "time" not in run[output].dims:
             raise ValueError(f"{name} has no daily {target!r}{did_you_mean(target, [*TARGETS.index, *run.data_vars])}")
         if run[output].dims != ("site", "time"):
             raise ValueError(f"{target} has the dimensions {', '.join(str(d) for d in run[output].dims)}: choose one layer first, run.isel(layer=0)")
+    site = _one_site(site, runs)
     lines = {name: run[output].sel(site=site, time=slice(start, end)) for name, run in runs.items()}
     seen = None
     if cube is not None:
@@ -95,7 +112,7 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
         ax.set(ylabel=label_of(target) if target in TARGETS.index else _axis_label(target, unit))
         ax.set_title(site, loc="left")
         if seen is not None or len(lines) > 1:
-            ax.legend(ncols=len(lines) + 1, loc="upper right", markerscale=2)
+            _legend_above(ax, len(lines) + (seen is not None))
     return ax
 
 
@@ -105,6 +122,7 @@ def _axis_label(name: str, unit: str = "", meaning: str = "") -> str:
     return f"{text} ({unit_label(unit) or unit})" if unit else text
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseasons02
+@named_arguments
 def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites, target: str = "gpp", site: str | None = None, *, ax: Axes | None = None) -> Axes:
     """The mean seasonal cycle at one site: observations with the quartiles of their days, and each run on the same days.
 
@@ -120,7 +138,7 @@ def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Site
         season_lines(ax, {k: v.sort_values("day") for k, v in table.groupby("series")}, list(runs))
         ax.set(ylabel=label_of(target))
         ax.set_title(site, loc="left")
-        ax.legend()
+        _legend_above(ax, 2)
     return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse4
@@ -201,6 +219,7 @@ def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x
     return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotscores002
+@named_arguments
 def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targets: Sequence[str] | None = None, *, floor: float | None = -1.0, ax: Axes | None = None) -> Axes:
     """One metric by target and method: boxes over sites (quartiles, whiskers to the 10th and 90th percentile), each site a dot.
 
@@ -242,12 +261,15 @@ def _boxes(ax: Axes, drawn: Sequence[np.ndarray], at: np.ndarray, width: float, 
     ax.plot(x, np.concatenate(drawn), "o", color=colour, ms=3, alpha=0.6, mew=0, label=label)
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotparamet02
+@named_arguments
 def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | None = None, names: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
     """Parameters (site) between their bounds, a row for each; several sets by name, such as calibrated and predicted.
 
     values: of `HybridModel.predict_parameters`, `Calibration.parameters`, a run directory. model: whose bounds and defaults; not needed where the values carry them as attributes.
     names: which to draw, by default all that have bounds. Raises `ValueError` for an unknown name, and where no bounds are known.
     """
+    if not isinstance(values, Mapping) or not values:  # a Dataset is a Mapping, too
+        raise TypeError(f"parameters draws a Dataset (site), as predict_parameters and Calibration.parameters give it, or a name -> Dataset of several, not {type(values).__name__}")
     sets = {"": values} if isinstance(values, xr.Dataset) else dict(values)
     first = next(iter(sets.values()))
     table = parameter_table(first if model is None else describe_parameters(first[[n for n in first if n in model.parameters.index]], model.parameters))
@@ -299,6 +321,7 @@ def _places(values: xr.DataArray, where: xr.Dataset | Sites | None) -> pd.DataFr
     return home[["latitude", "longitude"]].sel(site=values.site.astype(str)).to_dataframe()[["latitude", "longitude"]]
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotmap000002
+@named_arguments
 def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits: tuple[float, float] | None = None, colours: str = "viridis", ax: Axes | None = None) -> Axes:
     """One value for each cell (lat, lon) or site on the map, with a scale that tells name and unit.
 
@@ -327,3 +350,9 @@ def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits
         ax.set(xlim=(west, east), ylim=(south, north), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
         ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
     return ax
+
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotnames02
+def __getattr__(name: str):
+    if name.startswith("_"):
+        raise AttributeError(name)
+    raise AttributeError(f"he.plot has no {name!r}{did_you_mean(name, ('series', 'seasons', 'response', 'scores', 'parameters', 'map'))}")

@@ -7,8 +7,8 @@ import os
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if QUICK not in (given := os.environ.get("XLA_FLAGS", "")):  # before JAX is imported, for the processes that tests start, too; what is set outside counts more
     os.environ["XLA_FLAGS"] = f"{QUICK} {given}".strip()
-LONGEST = ("gradients", "model", "site", "learning", "experiment", "crossval", "neural", "interrupted", "greenness", "structure", "devices", "regrowth", "uncertainty", "speed", "calibration",
-           "cli", "tutorials")
+LONGEST = ("gradients", "model", "site", "learning", "experiment", "crossval", "neural", "interrupted", "greenness", "structure", "devices", "regrowth", "uncertainty", "cluster", "speed",
+           "calibration", "cli", "tutorials")
 
 
 def pytest_collection_modifyitems(items):

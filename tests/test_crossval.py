@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from distributed import LocalCluster
 
 from hybridecosys import CrossValidation, bucket, cross_validate, prepare
 from hybridecosys.cli import main
@@ -167,11 +168,10 @@ def test_interrupted_in_training_and_resumed_in_this_process(cube, whole, again,
 
 
 def test_on_a_dask_cluster(cube, whole, again):
-    distributed = pytest.importorskip("distributed")
     path, undo = again
-    undo("by_type_01", "score_by_type")
-    with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
-        cross_validate(cube, methods=METHODS, run_dir=path, resume=True, progress=False, client=client, **SETTINGS)
+    undo("by_type_01", "score_by_type", "hybrid_00", "score_hybrid")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        cross_validate(cube, methods=METHODS, run_dir=path, resume=True, progress=False, client=cluster.scheduler_address, **SETTINGS)
     assert_same(path, whole)
 
 

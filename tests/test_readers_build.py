@@ -167,7 +167,7 @@ def test_build_refuses_before_reading(tmp_path, folder):
     (tmp_path / "cube.nc").write_text("")
     with pytest.raises(FileExistsError, match="overwrite=True builds it anew"):
         build_cube(folder, tmp_path / "cube.nc")
-    with pytest.raises(ValueError, match='one of "raise", "skip"'):
+    with pytest.raises(ValueError, match="on_error must be one of raise, skip"):
         build_cube(folder, on_error="ignore")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="no data in"):

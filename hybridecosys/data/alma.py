@@ -7,14 +7,13 @@ __all__ = ['ALMA', 'ALMA_MET', 'CALLMIP', 'is_alma', 'alma_intervals', 'open_alm
 
 # %% ../../nbs/01_data/12_alma.ipynb #almaexportimports
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import VARIABLES, validate_cube
 from .derived import saturation_pressure
 from .files import UNREADABLE
@@ -143,7 +142,7 @@ def _daily_fluxes(ds: xr.Dataset, site: str, days: pd.DatetimeIndex, name: str) 
     dates = ds.get_index("time").normalize()
     outside = dates.difference(days)
     if len(outside):
-        warnings.warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}", stacklevel=3)
+        warn(f"{name}: {len(outside)} of its {len(dates)} days have no weather and are left out, first {outside[0]:%Y-%m-%d}")
     out = xr.Dataset(coords={"site": [site], "time": days})
     for source, target in CALLMIP.items():
         if source in ds:

@@ -7,12 +7,11 @@ __all__ = ['COVER', 'NOT_VEGETATED', 'GREENNESS', 'LOAM', 'WILTING_MIN', 'plant_
            'usable_texture', 'nearest_texture', 'soil_texture']
 
 # %% ../../nbs/01_data/05_attributes.ipynb #b9ebc717
-import warnings
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import warn
 from .cube import UNKNOWN, igbp_class
 
 # %% ../../nbs/01_data/05_attributes.ipynb #de80167f
@@ -37,7 +36,7 @@ def plant_form(igbp: xr.DataArray) -> xr.DataArray:
     classes = [igbp_class(c, f"site {s}") for c, s in zip(igbp.values, sites)]
     odd = [f"{s} ({c})" for c, s in zip(classes, sites) if c in NOT_VEGETATED]
     if odd:
-        warnings.warn(f"plant_form: {', '.join(odd[:10])} treated as herb", stacklevel=2)
+        warn(f"plant_form: {', '.join(odd[:10])} treated as herb")
     form = np.array([COVER.plant_form[c] for c in classes], dtype=str)
     return xr.DataArray(
         form, dims="site", coords=igbp.coords, name="plant_form", attrs={"long_name": "plant form by IGBP class"}
@@ -144,7 +143,7 @@ def soil_texture(cube: xr.Dataset, *, texture: str = "nearest") -> xr.Dataset:
         if texture == "error":
             raise ValueError(f'{text}; texture="nearest" takes the nearest that is not')
         new = nearest_texture(*old)
-        warnings.warn(f"{text}; sand {new[0]:.3f}, clay {new[1]:.3f} is used (texture_is_adjusted)", stacklevel=2)
+        warn(f"{text}; sand {new[0]:.3f}, clay {new[1]:.3f} is used (texture_is_adjusted)")
         out["sand"][i], out["clay"][i] = new
     for name in ("sand", "clay"):
         out[name].attrs = {"units": "1", "long_name": f"{name} mass fraction"}

@@ -7,12 +7,11 @@ __all__ = ['DAYS_IN_MONTH', 'TDAY_COEFFICIENT', 'BIOCLIM', 'KOPPEN_BECK', 'month
            'monthly_weather', 'bioclim_from_months', 'bioclim', 'aridity_index', 'koppen_class', 'koppen_from_weather']
 
 # %% ../../nbs/01_data/08_bioclim.ipynb #176c1d03
-import warnings
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import warn
 from .cube import canonical, check_units
 from .derived import hargreaves_range, potential_radiation
 from .units import MJ_PER_W
@@ -93,7 +92,7 @@ def daily_weather(data: xr.Dataset) -> xr.Dataset:
     names = list(sources)
     if "radiation" in names[1:] and (late := choice == names.index("radiation")).any() or names == ["radiation"]:
         sites = mean["site"].values[late] if len(names) > 1 else mean["site"].values
-        warnings.warn(f"no daily extremes of temperature at {', '.join(map(str, sites[:10]))}: the daily range is taken from radiation (FAO-56 eq. 50)", stacklevel=2)
+        warn(f"no daily extremes of temperature at {', '.join(map(str, sites[:10]))}: the daily range is taken from radiation (FAO-56 eq. 50)")
     number = xr.DataArray(choice, dims="site", coords={"site": mean["site"]}) if "site" in mean.dims else choice[0]
     low, high = (mean - sources[names[0]][0], mean + sources[names[0]][1])
     for i, name in enumerate(names[1:], 1):
@@ -172,7 +171,7 @@ def bioclim_from_months(precip, t_min, t_max, t_mean=None) -> dict[str, np.ndarr
 def _warn_missing(site, bad, what):
     if bad.any():
         names = ", ".join(map(str, site[bad]))
-        warnings.warn(f"{what} is NaN at {names}: a calendar month has no valid day there", stacklevel=3)
+        warn(f"{what} is NaN at {names}: a calendar month has no valid day there")
 
 
 def bioclim(data: xr.Dataset) -> xr.Dataset:

@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,9 +17,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import as_path, local_path
-from .cube import REQUIRED, UNKNOWN, VARIABLES, validate_cube
+from .choices import as_path, local_path, warn
+from .cube import REQUIRED, UNKNOWN, VARIABLES, require_dataset, validate_cube
 from .files import write_dataset, write_table
+from .names import did_you_mean, named_arguments, one_of
 from .observations import TARGETS
 from .sources import SOURCES, is_zarr, join_sites, read_source, recognise
 from .units import convert
@@ -71,6 +71,7 @@ def _axis(data: xr.Dataset, names: Sequence[str], what: str) -> str:
     return str(found[0])
 
 
+@named_arguments
 def at_sites(maps: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> xr.Dataset:
     """The values of `maps` (latitude, longitude, and perhaps time) at the sites of `cube`: variables on (site) or (site, time).
 
@@ -90,7 +91,7 @@ def at_sites(maps: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> xr.Dataset:
         width = abs(np.diff(maps[axis].values)).max() if maps.sizes[axis] > 1 else 1.0
         far |= abs(values[axis].values - at[axis].values) > width
     if far.any():
-        warnings.warn(f"maps: no cell within one cell's width of {', '.join(map(str, cube['site'].values[far]))}, no value there", stacklevel=2)
+        warn(f"maps: no cell within one cell's width of {', '.join(map(str, cube['site'].values[far]))}, no value there")
     values = values.drop_vars([lat, lon]).assign_coords(site=cube["site"].values).where(xr.DataArray(~far, dims="site"))
     for name in values.data_vars:
         if extra := set(values[name].dims) - {"site", "time"}:
@@ -110,8 +111,10 @@ def _counts(cube: xr.Dataset, target: str) -> np.ndarray | None:
     return (good & (cube[row.qc] >= row.min_qc - 1e-6) if row.qc in cube else good).transpose("site", "time").values
 
 
+@named_arguments
 def coverage(cube: xr.Dataset) -> pd.DataFrame:
     "Site by site: source, first and last day and number of days with all inputs, days that count for each target, missing attributes."
+    require_dataset(cube)
     complete = np.all([cube[v].notnull().transpose("site", "time").values for v in REQUIRED], axis=0)
     days, rows = cube.get_index("time"), []
     targets = {t: c for t in TARGETS.index if (c := _counts(cube, t)) is not None}
@@ -252,15 +255,15 @@ def _write_cube(cube: xr.Dataset, out: Path) -> None:
 
 def _check_options(options: dict, out: Path | None, overwrite: bool, on_error: str) -> None:
     "Errors that can be told before anything is read."
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error={on_error!r}; one of "raise", "skip"')
+    one_of("on_error", on_error, ("raise", "skip"))
     if out is not None and out.suffix not in (".nc", ".zarr"):
         raise ValueError(f"out={str(out)!r}: the name must end in .nc or .zarr")
     if out is not None and out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; open_cube opens it, overwrite=True builds it anew")
     unknown = [k for k in options if not any(k in _options_of(kind, options) for kind in SOURCES.index)]
     if unknown:
-        raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}; attributes of sites are given as table=")
+        own = did_you_mean(unknown[0], ("out", "table", "maps", "workers", "progress", "on_error", "overwrite"))
+        raise TypeError(f"build_cube: no reader has an option {', '.join(unknown)}; attributes of sites are given as table={own if 'did you mean' in own else ''}")
 
 # %% ../../nbs/01_data/16_build.ipynb #bldreportcell
 def _placed(cube: xr.Dataset, site: str) -> bool:
@@ -311,9 +314,9 @@ def build_cube(paths: str | os.PathLike | Sequence[str | os.PathLike], out: str 
     cube = validate_cube(cube, attributes=False)
     lacks = [str(s) for s in cube["site"].values if not _placed(cube, s)]
     if lacks:
-        warnings.warn(f"no latitude or IGBP class at {', '.join(lacks)}: open_cube refuses the cube until table= gives them", stacklevel=2)
+        warn(f"no latitude or IGBP class at {', '.join(lacks)}: open_cube refuses the cube until table= gives them")
     if errors:
-        warnings.warn(f"{len(errors)} of {len(sources)} sources left out: {'; '.join(f'{k}: {v}' for k, v in list(errors.items())[:5])}", stacklevel=2)
+        warn(f"{len(errors)} of {len(sources)} sources left out: {'; '.join(f'{k}: {v}' for k, v in list(errors.items())[:5])}")
     if out is not None and folder is not None:
         _write_cube(cube, out)
         _write_report(cube, out, {**left.to_dict(), **errors})

@@ -7,6 +7,7 @@ __all__ = ['UNUSED', 'keep_notes', 'validate_cube', 'settled', 'absent_pieces', 
            'real_data_path']
 
 # %% ../../nbs/01_data/02_cube.ipynb #dac14c6d
+import difflib
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,22 +17,39 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, OutOfRange, is_url, local_path
-from .names import one_of
+from .choices import OUT_OF_RANGE, OutOfRange, is_url, local_path, warn
+from .names import named_arguments, one_of
 from .plausible import warn_implausible
 from .canonical import canonical, canonical_labels, check_units, require_dataset  # noqa: F401 (found here, too)
 from .variables import REQUIRED, REQUIRED_SITE, VARIABLES, check_dates, place_of, settle_bounds
 from .variables import IGBP, UNKNOWN, check_bounds, drop_leap_days, igbp_class, is_leap_day, span_of  # noqa: F401 (found here, too)
 
 # %% ../../nbs/01_data/02_cube.ipynb #41633acf
+def _remedy(ds: xr.Dataset, dim: str) -> str:
+    "The call that gives a Dataset the dimension that it lacks, where there is one."
+    others = [d for d in ds.dims if d not in ("site", "time")]
+    if dim in ds.dims:
+        return f": cube.assign_coords({dim}=[...]) gives it labels"
+    if len(others) == 1:
+        return f": cube.rename({others[0]}={dim!r})" if others[0] in ds.coords else f": cube.rename({others[0]}={dim!r}).assign_coords({dim}=[...])"
+    return ": of one site, cube.expand_dims(site=['XX-Abc'])" if dim == "site" and "time" in ds.dims else ""
+
+
+def _renames(ds: xr.Dataset, missing: Sequence[str]) -> str:
+    "What gives a cube the variables that it lacks: of a site, or such as seem to be there under another name."
+    others = {str(n).lower(): str(n) for n in ds.variables if n not in VARIABLES.index and n not in ds.dims}
+    near = {found[0]: name for name in missing if (found := difflib.get_close_matches(name.lower(), others, n=1, cutoff=0.5))}
+    lost = [name for name in missing if name in REQUIRED_SITE and name not in near.values()]
+    give = f"; say so: cube.assign({', '.join(f'{n}=({chr(39)}site{chr(39)}, [...])' for n in lost)}), or an argument of the reader" if lost else ""
+    return give + (f"; is it there by another name? cube.rename({', '.join(f'{others[k]}={v!r}' for k, v in near.items())})" if near else "")
+
+
 def _check_layout(ds: xr.Dataset) -> xr.Dataset:
     "The canonical cube, its dimensions and labels checked."
     require_dataset(ds)
     for dim in ("site", "time"):
         if dim not in ds.dims or dim not in ds.coords:
-            raise ValueError(
-                f"cube: no dimension {dim!r} with labels (it has {', '.join(map(str, ds.dims)) or 'none'})"
-            )
+            raise ValueError(f"cube: no dimension {dim!r} with labels (it has {', '.join(map(str, ds.dims)) or 'none'}){_remedy(ds, dim)}")
     ds = canonical(ds)
     sites = ds.get_index("site")
     if sites.has_duplicates:
@@ -56,7 +74,7 @@ def _within_bounds(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[
         except ValueError as error:
             if name not in UNUSED:
                 raise
-            warnings.warn(f"{str(error).split('; out_of_range')[0]}; nothing reads {name} unasked, so it is kept", stacklevel=4)
+            warn(f"{str(error).split('; out_of_range')[0]}; nothing reads {name} unasked, so it is kept")
             continue
         if note:
             notes, change[name] = [*notes, note], data
@@ -102,11 +120,11 @@ def _settle(ds: xr.Dataset, out_of_range: str) -> tuple[xr.Dataset, list[str]]:
     return ds, notes
 
 
-def keep_notes(ds: xr.Dataset, notes: Sequence[str], stacklevel: int = 3) -> xr.Dataset:
+def keep_notes(ds: xr.Dataset, notes: Sequence[str]) -> xr.Dataset:
     "`ds` with `notes` about values out of range in its attributes, and a warning of them."
     if not notes:
         return ds
-    warnings.warn(f"out of range: {'; '.join(notes)}", stacklevel=stacklevel)
+    warn(f"out of range: {'; '.join(notes)}")
     return ds.assign_attrs(out_of_range="; ".join([*filter(None, [ds.attrs.get("out_of_range")]), *notes]))
 
 # %% ../../nbs/01_data/02_cube.ipynb #validatewhole
@@ -125,7 +143,7 @@ def validate_cube(ds: xr.Dataset, *, attributes: bool = True, out_of_range: str 
     needed = REQUIRED + (REQUIRED_SITE if attributes else [])
     missing = [v for v in needed if v not in ds.data_vars]
     if missing:
-        raise ValueError(f"cube: missing variable {', '.join(missing)}; required are {', '.join(needed)}")
+        raise ValueError(f"cube: missing variable {', '.join(missing)}; required are {', '.join(needed)}{_renames(ds, missing)}")
     ds, notes = _settle(ds, out_of_range)
     if attributes and bool(np.isnan(ds["latitude"].values).any()):
         raise ValueError(f"latitude: missing at site {ds['site'].values[np.isnan(ds['latitude'].values)][0]}")
@@ -188,7 +206,7 @@ def warn_lost_pieces(ds: xr.Dataset, store: str | os.PathLike) -> None:
             where = [f"{d} {str(first[d].values[0])[:10]} to {str(first[d].values[-1])[:10]}" for d in first.dims if d in ds.coords]
             told.append(f"{name}, {len(lost)} (first at {', '.join(where)}, read as {first.values.flat[0]})")
     if told:
-        warnings.warn(f"{Path(store).name}: pieces of the store are absent where other variables have values, so they may be lost: {'; '.join(told)}", stacklevel=3)
+        warn(f"{Path(store).name}: pieces of the store are absent where other variables have values, so they may be lost: {'; '.join(told)}")
 
 # %% ../../nbs/01_data/02_cube.ipynb #3e7f52fe
 def _fetch(url: str) -> bytes:
@@ -226,6 +244,7 @@ def _open(path: str) -> xr.Dataset:
     return xr.open_dataset(file, engine=("scipy" if head[:3] == b"CDF" else "h5netcdf") if is_url(path) else None)
 
 # %% ../../nbs/01_data/02_cube.ipynb #opencubecell1
+@named_arguments
 def open_cube(path: str | os.PathLike, *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     """Open and validate a cube of sites: NetCDF or Zarr, local path or URL.
 

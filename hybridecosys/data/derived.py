@@ -7,11 +7,11 @@ __all__ = ['CO2_SOURCE', 'potential_radiation', 'saturation_pressure', 'net_radi
            'hargreaves_range', 'default_co2']
 
 # %% ../../nbs/01_data/04_derived.ipynb #44c9c19c
-import warnings
-
 import numpy as np
 import pandas as pd
 import xarray as xr
+
+from .choices import warn
 
 # %% ../../nbs/01_data/04_derived.ipynb #21979d18
 def potential_radiation(latitude: xr.DataArray, time: pd.DatetimeIndex) -> xr.DataArray:
@@ -92,6 +92,6 @@ def default_co2(time: pd.DatetimeIndex) -> xr.DataArray:
     now = time.year + (time.day_of_year - 0.5) / np.where(time.is_leap_year, 366, 365)
     values = np.interp(now, years, series) + first * np.minimum(now - years[0], 0) + trend * np.maximum(now - years[-1], 0)
     if (late := time.year > last).any():
-        warnings.warn(f"co2: the default series ends in {last}; {time[late][0]:%Y-%m-%d} to {time[late][-1]:%Y-%m-%d} follow its trend of {trend:.1f} ppm a year; {other}", stacklevel=3)
+        warn(f"co2: the default series ends in {last}; {time[late][0]:%Y-%m-%d} to {time[late][-1]:%Y-%m-%d} follow its trend of {trend:.1f} ppm a year; {other}")
     attrs = {"units": "ppm", "long_name": "atmospheric CO2", "source": CO2_SOURCE}
     return xr.DataArray(values, dims="time", coords={"time": time}, attrs=attrs, name="co2")

@@ -20,6 +20,7 @@ import xarray as xr
 
 from .choices import as_path
 from .files import write_bytes, write_dataset
+from .names import named_arguments, one_of
 from .units import MJ_PER_MM, OF_CARBON
 
 # %% ../../nbs/01_data/17_export.ipynb #exptablecell
@@ -69,6 +70,7 @@ def _soil_water(run: xr.Dataset) -> xr.DataArray | None:
     return water.transpose("site", "level", ...).drop_attrs().assign_attrs(units="kg m-2", long_name="soil moisture of each layer, from the top")
 
 
+@named_arguments
 def to_alma(run: xr.Dataset) -> xr.Dataset:
     """The outputs of a run (`simulate`) in the names and units of ALMA, (site, time); see `NAMES`.
 
@@ -122,13 +124,13 @@ def to_cf(run: xr.Dataset) -> xr.Dataset:
     return out.assign_attrs({k: v for k, v in run.attrs.items() if v != ""} | {"Conventions": CONVENTIONS, "featureType": "timeSeries"})
 
 # %% ../../nbs/01_data/17_export.ipynb #expcfcella
+@named_arguments
 def export(run: xr.Dataset, path: str | os.PathLike, *, names: str = "model") -> Path:
     """Write a run (or a forcing, or a cube) as CF NetCDF (.nc) or Zarr (.zarr); what is there is replaced. Returns the path.
 
     `names`: "model", or "alma" for `to_alma`. ValueError for another ending, other names, or a Dataset without site and time.
     """
-    if names not in ("model", "alma"):
-        raise ValueError(f'names={names!r}; one of "model", "alma" (for CalLMIP see export_callmip)')
+    one_of("names", names, ("model", "alma"))  # for CalLMIP there is export_callmip
     path = as_path(path)
     if path.suffix not in (".nc", ".zarr"):
         raise ValueError(f"{path}: the name must end in .nc or .zarr")
@@ -196,6 +198,7 @@ def _callmip_file(series: dict, place: Sequence[float], attrs: dict[str, str]) -
         return buffer.getvalue()
 
 # %% ../../nbs/01_data/17_export.ipynb #expcallmipcella
+@named_arguments
 def export_callmip(run: xr.Dataset, folder: str | os.PathLike, *, model: str, version: str, scenario: int = 1, stage: str = "Prior", role: str = "Calibration") -> list[Path]:
     """One file for each site of a run in the layout of CalLMIP Phase 1b; returns their paths.
 

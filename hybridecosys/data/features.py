@@ -7,13 +7,13 @@ __all__ = ['KOPPEN', 'PLANT_FORM', 'CLASSES', 'CONTINUOUS', 'GROUPS', 'DEFAULT_G
            'site_features', 'fit_scaling', 'scale', 'one_hot', 'check_saved', 'LearnedFeatures', 'FeatureEncoder']
 
 # %% ../../nbs/01_data/09_features.ipynb #f6bebaf9
-import warnings
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import xarray as xr
 
+from .choices import warn
 from .names import did_you_mean
 from .attributes import plant_form
 from .bioclim import BIOCLIM, KOPPEN_BECK, aridity_index, bioclim, monthly_climatology
@@ -155,7 +155,7 @@ def fit_scaling(x: xr.DataArray) -> dict:
     values = _logged(x)
     there = values[np.isfinite(values)]
     if not there.size:
-        warnings.warn(f"feature {x.name} is missing at all training sites: it is left at 0", stacklevel=3)
+        warn(f"feature {x.name} is missing at all training sites: it is left at 0")
         return {"median": 0.0, "mean": 0.0, "std": 0.0, "indicator": False}
     std = float(there.std()) if np.ptp(there) > 1e-9 * max(1.0, abs(there.mean())) else 0.0
     return {
@@ -173,7 +173,7 @@ def scale(x: xr.DataArray, scaling: dict) -> list[np.ndarray]:
     if gone.any() and not scaling["indicator"] and scaling["std"] > 0:
         sites = ", ".join(map(str, x["site"].values[gone]))
         text = f"feature {x.name} is missing at {sites} and never in training: median used, no indicator"
-        warnings.warn(text, stacklevel=3)
+        warn(text)
     filled = np.where(gone, scaling["median"], values) - scaling["mean"]
     z = filled / scaling["std"] if scaling["std"] > 0 else np.zeros(len(values))
     return [z, gone.astype(float)] if scaling["indicator"] else [z]
@@ -184,7 +184,7 @@ def one_hot(x: xr.DataArray, met: Sequence[str]) -> list[np.ndarray]:
     known = np.isin(x.values, list(met))
     if not known.all():
         text = ", ".join(f"{c} at {s}" for s, c in zip(x["site"].values[~known], x.values[~known]))
-        warnings.warn(f"{x.name} class not among the training sites, encoded as zeros: {text}", stacklevel=3)
+        warn(f"{x.name} class not among the training sites, encoded as zeros: {text}")
     return [((x.values == c) & known).astype(float) for c in CLASSES[str(x.name)]]
 
 # %% ../../nbs/01_data/09_features.ipynb #e6f13fa4w

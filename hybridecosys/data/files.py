@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import as_path
+from .choices import as_path, warn
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea006
 NEW = ".new-"
@@ -89,7 +88,10 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_dataset(path: str | Path, data: xr.Dataset) -> None:
     """The same for a Dataset, as NetCDF."""
-    write_bytes(path, data.to_netcdf(engine="h5netcdf"))
+    import dask
+
+    with dask.config.set(scheduler="synchronous"):  # else xarray asks the cluster of a worker for a lock on this memory, which it does not know
+        write_bytes(path, data.to_netcdf(engine="h5netcdf"))
 
 # %% ../../nbs/01_data/11_files.ipynb #readarrays2
 def read_arrays(path: str | Path, instead: str) -> dict[str, np.ndarray] | None:
@@ -98,7 +100,7 @@ def read_arrays(path: str | Path, instead: str) -> dict[str, np.ndarray] | None:
         with np.load(path) as saved:
             return dict(saved)
     except Exception as error:  # whatever a wrong bit leads to
-        warnings.warn(f"checkpoint {path} is damaged ({error}): {instead}", stacklevel=5)
+        warn(f"checkpoint {path} is damaged ({error}): {instead}")
         return None
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00d
@@ -121,7 +123,7 @@ def _seize(descriptor: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             return False
-        warnings.warn(f"this file system knows no locks ({error.strerror}): see to it that no two processes use one run directory", stacklevel=4)
+        warn(f"this file system knows no locks ({error.strerror}): see to it that no two processes use one run directory")
     return True
 
 # %% ../../nbs/01_data/11_files.ipynb #f11ea00da

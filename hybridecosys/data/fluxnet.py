@@ -13,7 +13,6 @@ import gzip
 import io
 import os
 import re
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, as_path
+from .choices import OUT_OF_RANGE, as_path, warn
 from .cube import VARIABLES, validate_cube
 from .units import convert
 
@@ -232,7 +231,7 @@ def _site_info(name: str, data: bytes, site: str) -> dict[str, float | str]:
     out = {}
     for variable, values in rows.groupby("VARIABLE", sort=False).DATAVALUE:
         if values.nunique() > 1:
-            warnings.warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken", stacklevel=4)
+            warn(f"{name}: {variable} of {site} is reported as {', '.join(dict.fromkeys(values))}; the last is taken")
         out[_BIF[variable]] = _bif_value(name, site, variable, values.iloc[-1])
     return out
 
@@ -257,7 +256,7 @@ def _only_cut(table: pd.DataFrame, name: str) -> pd.DataFrame:
     lacking = {v.replace("_VUT_", "_CUT_"): v for v in known if v not in table or table[v].isna().all()}
     taken = {c: v for c, v in lacking.items() if c in table and table[c].notna().any()}
     if taken:
-        warnings.warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in", stacklevel=3)
+        warn(f"{name}: no {', '.join(taken.values())}; {', '.join(taken)} (constant u* threshold) stand in")
     return table.drop(columns=[v for v in taken.values() if v in table]).rename(columns=taken)
 
 
@@ -322,7 +321,7 @@ def read_fluxnet(
         try:
             found |= _site_info(member, data, site)
         except ValueError as error:
-            warnings.warn(f"{path.name}: {error}; the site's attributes are not taken from it", stacklevel=2)
+            warn(f"{path.name}: {error}; the site's attributes are not taken from it")
     try:
         ds = with_attributes(_series(table, site), found | attributes)
         return validate_cube(ds.assign_attrs(source=name), attributes=False, out_of_range=out_of_range)

@@ -6,7 +6,6 @@
 __all__ = ['FORCING', 'EVENTS', 'DERIVED', 'event_units', 'check_preparation', 'measured_days', 'with_report', 'prepare_forcing']
 
 # %% ../../nbs/01_data/06_forcing.ipynb #243da95c
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from .attributes import cover_fractions, plant_form, soil_texture
-from .choices import ON_GAP, OUT_OF_RANGE, OnGap
+from .choices import ON_GAP, OUT_OF_RANGE, OnGap, warn
 from .cube import VARIABLES, check_bounds, drop_leap_days, keep_notes, validate_cube
 from hybridecosys.data.derived import (
     CO2_SOURCE,
@@ -28,7 +27,7 @@ from hybridecosys.data.derived import (
 )
 from .gaps import INPUTS, check_radiation, complete_inputs, fill_short_gaps, gaps, settle_radiation  # noqa: F401 (found here, too)
 from .greenness import EXTRA_FORCING, extra_forcing
-from .names import one_of
+from .names import named_arguments, one_of
 from .stand_age import stand_age as age_of_stands
 from .units import convert
 
@@ -97,7 +96,7 @@ def _net_radiation(cube: xr.Dataset, t_air, vpd, rg, rg_pot, albedo):
     pressure = (saturation_pressure(t_min) + saturation_pressure(t_max)) / 2 - vpd
     dry = int((pressure < 0).sum())
     if dry:
-        warnings.warn(f"rn: VPD exceeds saturation on {dry} days, vapour pressure set to 0 there", stacklevel=3)
+        warn(f"rn: VPD exceeds saturation on {dry} days, vapour pressure set to 0 there")
     unknown = xr.full_like(cube["latitude"].astype(float), np.nan)
     elevation = cube["elevation"].astype(float) if "elevation" in cube else unknown
     computed = net_radiation(
@@ -106,7 +105,7 @@ def _net_radiation(cube: xr.Dataset, t_air, vpd, rg, rg_pot, albedo):
     rn, derived = _or_else(_optional(cube, "NETRAD", "MJ m-2 d-1"), computed.transpose("site", "time"))
     low = cube["site"].values[elevation.isnull().values & derived.any(1)]
     if len(low):
-        warnings.warn(f"rn: elevation unknown, 0 m assumed, at {len(low)} sites: {', '.join(map(str, low[:10]))}", stacklevel=3)
+        warn(f"rn: elevation unknown, 0 m assumed, at {len(low)} sites: {', '.join(map(str, low[:10]))}")
     return rn, derived
 
 # %% ../../nbs/01_data/06_forcing.ipynb #92980dab
@@ -147,7 +146,7 @@ def _co2(cube: xr.Dataset, record: xr.DataArray, choice: str | float) -> tuple[x
         if own is not None and not wrong:
             return own, "CO2 of the cube"
         if own is not None:
-            warnings.warn(f'{wrong}; the default series is used instead (co2="cube" keeps it)', stacklevel=3)
+            warn(f'{wrong}; the default series is used instead (co2="cube" keeps it)')
     series = default_co2(cube.get_index("time")[record.any("site").values])
     return series.reindex(time=record["time"]).broadcast_like(record).transpose("site", "time").where(
         record
@@ -186,9 +185,8 @@ def _attributes(cube: xr.Dataset, greenness: bool, texture: str) -> xr.Dataset:
     out["koppen"] = cube["koppen"] if "koppen" in cube else ("site", np.full(cube.sizes["site"], "unknown"))
     if bool(out["texture_is_default"].any()):
         unknown = int(out["texture_is_default"].sum())
-        warnings.warn(
-            f"soil texture unknown at {unknown} of {cube.sizes['site']} sites, loam assumed (texture_is_default)",
-            stacklevel=3,
+        warn(
+            f"soil texture unknown at {unknown} of {cube.sizes['site']} sites, loam assumed (texture_is_default)"
         )
     return out
 
@@ -221,6 +219,7 @@ def with_report(forcing: xr.Dataset, interpolated: np.ndarray, derived: np.ndarr
     return forcing.assign_coords(input=INPUTS, derived=DERIVED).assign_attrs(report=report, **told)
 
 # %% ../../nbs/01_data/06_forcing.ipynb #84ff1dcea
+@named_arguments
 def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP, co2: str | float = "auto", albedo: float = 0.23, rg_tolerance: float = 1.5, greenness: bool = True,
                     texture: str = "nearest", out_of_range: str = OUT_OF_RANGE, extra: Sequence[str] = (), stand_age: bool = False) -> xr.Dataset:
     """The model's forcing and site attributes from a cube (see `open_cube`, `read_fluxnet`).
@@ -258,5 +257,5 @@ def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP,
     if stand_age:
         forcing["stand_age_at_start"] = age_of_stands(whole, record)
     if interpolated.any():
-        warnings.warn(f"forcing: interpolated {_tally(interpolated, INPUTS)}", stacklevel=2)
+        warn(f"forcing: interpolated {_tally(interpolated, INPUTS)}")
     return with_report(forcing, interpolated, np.stack([d.sum(1) for d in (t_derived, vpd_derived, rn_derived)], 1), source, cube.attrs)

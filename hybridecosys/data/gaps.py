@@ -6,12 +6,11 @@
 __all__ = ['INPUTS', 'gaps', 'fill_short_gaps', 'complete_inputs', 'check_radiation', 'settle_radiation']
 
 # %% ../../nbs/01_data/05_gaps.ipynb #gapsimport01
-import warnings
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import warn
 from .derived import potential_radiation
 from .units import convert
 from .variables import span_of
@@ -89,10 +88,9 @@ def complete_inputs(cube: xr.Dataset, max_gap: int, on_gap: str) -> tuple[dict[s
             f'{"; ".join(problems[:5])}{more}. on_gap="longest" cuts each record to its longest complete stretch'
         )
     if problems:
-        warnings.warn(
+        warn(
             f"forcing: records cut to their longest complete stretch because of {len(problems)} gaps: "
-            f"{'; '.join(problems[:5])}",
-            stacklevel=3,
+            f"{'; '.join(problems[:5])}"
         )
     return {v: np.stack(a) for v, a in whole.items()}, np.array(counts)
 
@@ -118,7 +116,7 @@ def check_radiation(rg: xr.DataArray, rg_pot: xr.DataArray, tolerance: float = 1
     above = rg.values > 1.05 * rg_pot.values + _RG_SLACK
     if above.any():
         names = [f"{s} ({n} d)" for s, n in zip(rg["site"].values, above.sum(1)) if n]
-        warnings.warn(f"rg is more than 5 % above potential radiation, kept as it is: {', '.join(names)}", stacklevel=3)
+        warn(f"rg is more than 5 % above potential radiation, kept as it is: {', '.join(names)}")
 
 
 def settle_radiation(cube: xr.Dataset, tolerance: float, out_of_range: str) -> tuple[xr.Dataset, list[str]]:

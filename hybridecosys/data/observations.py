@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from .names import did_you_mean, one_of
+from .names import did_you_mean, named_arguments, one_of
 from .choices import OUT_OF_RANGE, OutOfRange
 from .cube import VARIABLES, canonical, drop_leap_days, keep_notes, settle_bounds
 from .units import convert, latent_heat_to_et
@@ -56,6 +56,7 @@ def _target(cube: xr.Dataset, target: str, out_of_range: str) -> tuple[xr.DataAr
     return values.rename(target).assign_attrs(attrs), [n for n in (note, more) if n]
 
 # %% ../../nbs/01_data/07_observations.ipynb #obswhole1
+@named_arguments
 def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, without: Sequence[str] = (), *, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset:
     """Observed targets of a cube, NaN where there is a gap or the quality is too low.
 

@@ -6,12 +6,11 @@
 __all__ = ['PLAUSIBLE', 'LEAST_DAYS', 'LEAST_YEAR', 'implausible', 'warn_implausible']
 
 # %% ../../nbs/01_data/13_plausible.ipynb #plaus002
-import warnings
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .choices import warn
 from .derived import hargreaves_range, potential_radiation, saturation_pressure
 from .units import MJ_PER_MM, MJ_PER_W
 
@@ -182,7 +181,7 @@ def implausible(cube: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variable", "site", "figure", "value"])
 
 # %% ../../nbs/01_data/13_plausible.ipynb #plaus019
-def warn_implausible(ds: xr.Dataset, stacklevel: int = 3) -> xr.Dataset:
+def warn_implausible(ds: xr.Dataset) -> xr.Dataset:
     "`ds` with what `implausible` finds in its attributes, and one warning for each variable, naming sites and figure; none of what its attributes say already."
     found = implausible(ds)
     marks = [f"{r.variable} at {r.site}: {r.value:.2g}" for r in found.itertuples()]
@@ -191,5 +190,5 @@ def warn_implausible(ds: xr.Dataset, stacklevel: int = 3) -> xr.Dataset:
     for (variable, name), rows in new.groupby(["variable", "figure"], sort=False):
         row = PLAUSIBLE.loc[name]
         where = ", ".join(f"{s} ({v:.2g})" for s, v in zip(rows.site[:5], rows.value)) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        warnings.warn(f"{variable}: is it {row.suspicion}? {row.what}: {where}; at flux towers {row.at_towers}. It is taken as it is.", stacklevel=stacklevel)
+        warn(f"{variable}: is it {row.suspicion}? {row.what}: {where}; at flux towers {row.at_towers}. It is taken as it is.")
     return ds.assign_attrs(implausible="; ".join(dict.fromkeys([*filter(None, told), *marks]))) if len(new) else ds

@@ -8,6 +8,7 @@ __all__ = ['YEAR', 'UNITS', 'USUAL', 'extra_names', 'check_dates', 'records', 'w
            'cube_of', 'unprepared', 'options_of', 'names_of', 'weather_of', 'observed_of', 'as_html', 'site_days']
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesimports1
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -222,7 +223,7 @@ def renamed(sites: Sites, names: Sequence[str]) -> Sites:
     return replace(sites, cube=sites.cube.assign_coords(site=list(names)), forcing=sites.forcing.assign_coords(site=list(names)))
 
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven02
-USUAL = dict(prepare_forcing.__kwdefaults__ or {})
+USUAL = {name: p.default for name, p in inspect.signature(prepare_forcing).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def check_agreed(sites: Sites, options: Mapping | None) -> None:

@@ -30,6 +30,7 @@ from hybridecosys.data.halfhourly import (
     is_fluxdatakit,
     read_halfhourly,
 )
+from .names import did_you_mean, one_of
 from .stores import from_sindbad, is_zarr_fluxnet2015, read_zarr_fluxnet2015, sindbad_products
 
 # %% ../../nbs/01_data/15_sources.ipynb #srctablecell
@@ -159,8 +160,7 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
     FileNotFoundError; ValueError for what is not recognised; TypeError for an option that the reader has not.
     """
     kind = recognise(path) if kind is None else kind
-    if kind not in SOURCES.index:
-        raise ValueError(f"kind={kind!r}; one of {', '.join(SOURCES.index)}")
+    one_of("kind", kind, SOURCES.index)
     if kind == "sindbad":
         if isinstance(options.get("covariates"), (str, os.PathLike)):
             options["covariates"] = xr.open_zarr(local_path(options["covariates"]), chunks=None).load()
@@ -169,7 +169,7 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
     reader = next(f for f in readers if f.__name__ == SOURCES.reader[kind])
     known = inspect.signature(reader).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()) and (odd := set(options) - set(known)):
-        raise TypeError(f"{Path(path).name}: {kind} has no option {', '.join(sorted(odd))}")
+        raise TypeError(f"{Path(path).name}: {kind} has no option {', '.join(sorted(odd))}{did_you_mean(min(odd), list(known)[1:])}")
     return reader(path, **options)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcelsecell

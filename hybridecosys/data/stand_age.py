@@ -6,10 +6,10 @@
 __all__ = ['AGE_YEAR', 'stand_age']
 
 # %% ../../nbs/01_data/18_stand_age.ipynb #standagea3
-import warnings
-
 import numpy as np
 import xarray as xr
+
+from .choices import warn
 
 # %% ../../nbs/01_data/18_stand_age.ipynb #standagea5
 AGE_YEAR = 2005
@@ -33,5 +33,5 @@ def stand_age(cube: xr.Dataset, record: xr.DataArray) -> xr.DataArray:
         known &= cube["undisturbed"] != 1
     age = (cube["stand_age_site"] + began - (AGE_YEAR + 1)).where(known)
     if (later := age < 0).any():
-        warnings.warn(f"stand_age: {', '.join(age.site.values[later.values].astype(str))} was disturbed after its record had begun, and counts as undisturbed", stacklevel=2)
+        warn(f"stand_age: {', '.join(age.site.values[later.values].astype(str))} was disturbed after its record had begun, and counts as undisturbed")
     return age.where(age >= 0).drop_attrs().assign_attrs(units="yr", long_name="years from the last stand-replacing disturbance to the beginning of the record")

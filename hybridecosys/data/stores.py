@@ -10,14 +10,13 @@ __all__ = ['SINDBAD_WEATHER', 'SINDBAD', 'SINDBAD_SITE', 'SINDBAD_KOPPEN', 'ZARR
 # %% ../../nbs/01_data/14_stores.ipynb #storeimports
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .choices import OUT_OF_RANGE, local_path
+from .choices import OUT_OF_RANGE, local_path, warn
 from .cube import IGBP, UNKNOWN, VARIABLES, settled, validate_cube
 from .features import KOPPEN
 from .halfhourly import QUALITY_CODES, to_days
@@ -287,7 +286,7 @@ def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET20
         out[name] = "site", np.broadcast_to(np.asarray(value), len(sites)).copy(), {"units": VARIABLES.unit[name]} if name in VARIABLES.index else {}
     out = out.assign_attrs(source="zarr-fluxnet2015 (FLUXNET2015, CC-BY-4.0, doi:10.1038/s41597-020-0534-3)")
     if precipitation is None:
-        warnings.warn("zarr-fluxnet2015 has no precipitation: no P_F, give precipitation= to drive the model", stacklevel=2)
+        warn("zarr-fluxnet2015 has no precipitation: no P_F, give precipitation= to drive the model")
         return settled(out, {"out_of_range": out_of_range})
     out["P_F"] = convert(precipitation.rename("P_F"), "mm d-1").reindex_like(out["TA_F"]).transpose("site", "time")
     return validate_cube(out, attributes=False, out_of_range=out_of_range)

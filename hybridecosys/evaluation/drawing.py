@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from ..data.names import did_you_mean
 from ..data.observations import TARGETS
+from .agreement import SCALES
 from .over_sites import site_table
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #07071b5e
@@ -87,9 +88,9 @@ def label_of(target: str, unit: str | None = None) -> str:
 
 
 def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
-    "A figure with n panels in rows of at most `columns`, each width x height inches; unused places stay empty."
-    columns = min(columns, n)
-    rows = -(-n // columns)
+    "A figure with n panels in rows of at most `columns`, as even as they can be, each width x height inches; unused places stay empty."
+    rows = -(-n // min(columns, n))
+    columns = -(-n // rows)
     figure = Picture(figsize=(max(columns * width, 3.2), rows * height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs).ravel()
     for ax in axes[n:]:
@@ -98,18 +99,19 @@ def panels(n: int, columns: int, width: float, height: float, **kwargs) -> tuple
 
 
 def legend_below(figure: Figure, handles: Sequence, labels: Sequence[str], loc: Any = "outside lower center", **kwargs: Any) -> None:
-    "One legend for all panels, in as many columns as fit the width of the figure."
+    "One legend for all panels, in as many columns as fit the width of the figure, which grows by its height."
     needed = [0.55 + 0.07 * len(str(label)) for label in labels]
-    width = figure.get_figwidth()
+    width, height = figure.get_size_inches()
     columns = len(labels) if sum(needed) <= width else max(1, int(width // max(needed)))
+    figure.set_size_inches(width, height + 0.17 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc=loc, ncols=columns, **kwargs)
 
 # %% ../../nbs/05_evaluation/02_drawing.ipynb #12980204a
 def season_lines(ax: Axes, panel: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> None:
     "One panel: series -> its rows of `seasons`, of one site and target; \"observed\" with the quartiles of its days."
     seen = panel["observed"]
-    ax.fill_between(seen.day, seen.q25, seen.q75, color="0.8", lw=0, label="Observed, quartiles")
-    ax.plot(seen.day, seen["mean"], color="k", lw=1.4, label="Observed")
+    ax.fill_between(seen.day, seen.q25, seen.q75, color="0.8", lw=0, label="quartiles of the days")
+    ax.plot(seen.day, seen["mean"], color="k", lw=1.4, label="observed")
     for i, method in enumerate(methods):
         line = panel.get(method, seen.iloc[:0])
         ax.plot(line.day, line["mean"], color=COLOURS[i % 7], ls=DASHES[i % 7], label=method)
@@ -159,6 +161,8 @@ def scores_of(scores: pd.DataFrame, metric: str, scale: str, targets: Sequence[s
         if absent:
             raise ValueError(f"the scores have no target {', '.join(absent)}{did_you_mean(absent[0], table.target.unique())}")
         table = table[table.target.isin(targets)]
+    if scale not in SCALES.index and scale not in set(table.scale):
+        raise ValueError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES.index)}")
     table = table[(table.scale == scale) & table[metric].notna()]
     if table.empty:
         raise ValueError(f"no site has a defined {metric} at scale {scale}")

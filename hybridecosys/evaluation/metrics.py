@@ -6,7 +6,6 @@
 __all__ = ['METRICS', 'example_pair', 'observed_targets', 'sites_of_both', 'evaluate', 'seasons']
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #26c94c89
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.choices import OUT_OF_RANGE
+from ..data.choices import OUT_OF_RANGE, warn
 from ..data.cube import canonical_labels
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites, observed_of
 from .agreement import SCALES, at_scale, bias, check_scales, correlation, kge, nmae1r, nnse, nse, paired, rmse
@@ -109,10 +108,9 @@ def _check_simulated(simulated: xr.DataArray, observed: xr.DataArray, target: st
         outside = missing & (~begun | ended) & known.any("time")
         if outside.any():
             per_site = outside.sum("time")
-            warnings.warn(
+            warn(
                 f"{target}: {int(per_site.sum())} observed days at {int((per_site > 0).sum())} sites lie outside "
-                "the simulated record and are not scored",
-                stacklevel=3,
+                "the simulated record and are not scored"
             )
         missing = missing & ~outside
     if missing.any():
@@ -198,6 +196,7 @@ def _on_days(run: xr.Dataset, obs: xr.Dataset) -> xr.Dataset:
     return run.reindex(time=obs.indexes["time"])
 
 # %% ../../nbs/05_evaluation/01_metrics.ipynb #9346eccd
+@named_arguments
 def evaluate(run: xr.Dataset, cube: xr.Dataset | Sites, targets: Sequence[str] | None = None, scales: Iterable[str] = tuple(SCALES.index),
              sites: Sequence[str] | None = None, partial: bool = False, out_of_range: str = OUT_OF_RANGE) -> pd.DataFrame:
     """Metrics of a run per site, target and scale.

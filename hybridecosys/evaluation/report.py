@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..data.choices import as_path
 from ..data.files import write_text
+from ..data.names import named_arguments
 from hybridecosys.evaluation.parts import (
     calibrated_part,
     coverage_part,
@@ -59,6 +60,7 @@ def _apart(run: RunFiles) -> RunFiles:
     return replace(run, scores=run.scores.assign(place=run.scores.site, site=names), sites=sites, distance=None)
 
 # %% ../../nbs/05_evaluation/11_report.ipynb #71b0c016aa
+@named_arguments
 def write_report(run_dir: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write a self-contained HTML page about a run, from the files of its directory (of `train`, `crossval`, `calibrate` or `evaluate`); returns its path.
 

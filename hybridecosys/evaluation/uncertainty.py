@@ -10,7 +10,7 @@ __all__ = ['LEVELS', 'ALONE', 'WITH_RESIDUALS', 'member_runs', 'across_members',
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4003
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.files import write_dataset, write_table
+from ..data.names import named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites, cube_of, join, observed_of, prepared
 from .metrics import evaluate
 from ..learning.hybrid import HybridModel
-from ..learning.options import TrainingOptions, make_options
-from ..learning.predictor import Predictor, Schedule
-from ..learning.together import check_members, learn_together
+from ..learning.predictor import Predictor, check_apart
+from ..learning.together import fit_together
 from ..model.results import PLACES, state_variables
 from ..model.simulate import simulate
 from ..model.structure import Model
@@ -68,6 +68,7 @@ class Members(Predictor):
 
     kind, file = "an ensemble", "ensemble.json"
 
+    @named_arguments
     def __init__(self, members: Sequence[HybridModel]):
         self.members = list(members)
         if len(self.members) < 2:
@@ -102,12 +103,12 @@ class Members(Predictor):
         return cls([HybridModel.load(path / name, model) for name in content["members"]])
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006h
-def fit_members(members: Sequence[HybridModel], train: Sites, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
-    """Train hybrid models together at some sites, watched at others, if there are any (see `hybridecosys.learning.together`)."""
-    sites = join([train] if valid is None else [train, valid])
-    mine, held = ([[] if part is None else list(part.names)] * len(members) for part in (train, valid))
-    check_members(members, sites.names, mine, held)
-    learn_together(members, sites, mine, held, targets, schedule)
+def fit_members(members: Sequence[HybridModel], train: xr.Dataset | Sites, valid: xr.Dataset | Sites | None = None, epochs: int = HybridModel.epochs, *given, **options) -> None:
+    """Train hybrid models, in place, at some sites, watched at others, if there are any. The rest is that of `hybridecosys.learning.together.fit_together`."""
+    check_apart(train, valid)
+    parts = [prepared(part, members[0].forcing_options) for part in (train, valid) if part is not None]
+    mine, held = ([list(part.names)] * len(members) for part in (parts[0], parts[-1]))
+    fit_together(members, join(parts), mine, None if valid is None else held, epochs, *given, **options)
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e4006a
 class HybridEnsemble(Members):
@@ -144,11 +145,11 @@ class HybridEnsemble(Members):
         runs = member_runs(self.members[0], self.member_parameters(sites), sites, outputs, dtype, lanes, progress)
         return xr.concat([across_members(run) for run in runs], "site", combine_attrs="override").sel(site=list(sites.names))
 
-    def _options(self, given: Mapping) -> TrainingOptions:
-        return make_options(TrainingOptions, given)  # each member has its seed
-
-    def _fit(self, train: Sites, valid: Sites | None, *given) -> None:
-        fit_members(self.members, train, valid, *given)
+    def fit(self, train_cube: xr.Dataset | Sites, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
+            targets: Sequence[str] | None = None, progress: bool = True, *, together: int | None = None, client: Any = None, **options) -> Self:
+        """Train all members, each with its seed, as `Predictor.fit` does. together, client: how many in one program, and a cluster whose workers share these parts (`fit_together`)."""
+        fit_members(self.members, train_cube, valid_cube, self.epochs if epochs is None else epochs, run_dir, resume, targets, progress, together=together, client=client, **options)
+        return self
 
 # %% ../../nbs/05_evaluation/10_uncertainty.ipynb #0c9e400c
 def parameter_spread(members: xr.Dataset) -> pd.DataFrame:

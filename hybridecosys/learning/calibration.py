@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,9 @@ from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
 from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
+from ..model.cluster import connected
 from ..model.simulate import in_float32, simulate
-from ..model.structure import Model
+from ..model.structure import Model, require_model
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10020aw
 NEAR = 0.01
@@ -221,7 +222,7 @@ def _search(problem: Problem, start: np.ndarray, method: str, run_dir: Path | No
     return x, state["history"]
 
 # %% ../../nbs/04_learning/06_calibration.ipynb #c4a10024a
-def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options) -> Calibration:
+def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, client, options) -> Calibration:
     smooth = model.for_training()
     arrays = [n for n, p in smooth.parameter_table.items() if p.shape]
     learned = [n for n in smooth.learned if n not in arrays] if learned is None else list(learned)
@@ -233,7 +234,7 @@ def _calibrate(model, cube, method, spinup, targets, learned, starts_from, forci
     whole, held_out = early(known, options.train_fraction)
     observed = known.observed(targets, shell.model.no_targets)
     mine, seen, periods = calibration_years(whole, observed, held_out, options.max_years)
-    problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options)
+    problem = Problem(shell.model, tuple(shell.learned), make_training_data(mine, _known(seen, mine, targets), packed=False), spinup, options, client)
     start = starting_points(problem, starts_from)
     sites = list(known.names)
     settings = {"method": method, "structure": _structure(shell.model), "learned": list(shell.learned), "spinup": spinup, "forcing": shell.forcing_options,
@@ -259,20 +260,22 @@ METHODS = ("gradient", "cmaes")
 @in_float32
 def calibrate(model: Model, cube: xr.Dataset | Sites, method: str = "gradient", *, spinup: str = "accelerated", targets: Sequence[str] | None = None,
               learned: Sequence[str] | None = None, starts_from: Sequence[Mapping] = (), forcing: Mapping | None = None,
-              run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, **options) -> Calibration:
+              run_dir: str | Path | None = None, resume: bool = False, progress: bool = True, client: Any = None, **options) -> Calibration:
     """Find the parameters that suit each site of a cube, or of what `prepare` gives, best, all sites at once, each on its own.
 
     method: "gradient" (Gauss-Newton with damped steps from many starts) or "cmaes" (CMA-ES). spinup: as in `simulate`. targets: names from
     `TARGETS`, by default all that the cube carries. learned: names of the parameters, by default the model's 36; the others keep their defaults.
     starts_from: sets of parameters to start from, beside the defaults ("process.name" -> scalar or (site), or a Dataset of them; CMA-ES begins at the first).
     forcing: options of `prepare_forcing` (`out_of_range` for the observations, too). run_dir: directory for the settings, a checkpoint after each step, and the result; resume: go on from
-    its checkpoint. options: those of `CalibrationOptions`.
+    its checkpoint. client: a `distributed.Client`, or the address of its scheduler, whose workers share sites and starts; the result is the same, and they need not see the run
+    directory. options: those of `CalibrationOptions`.
 
     Raises `FileExistsError` if the directory is in use, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is
     another calibration, for unusable options, and naming the site where none of the targets is known on the days that calibrate.
     """
+    require_model(model)
     one_of("method", method, METHODS)
     options = make_options(CalibrationOptions, options)
     names_of(cube)  # what is no cube stops here
-    with run_directory(run_dir, resume) as run_dir:
-        return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, options)
+    with run_directory(run_dir, resume) as run_dir, connected(client) as client:
+        return _calibrate(model, cube, method, spinup, targets, learned, starts_from, forcing, run_dir, resume, progress, client, options)

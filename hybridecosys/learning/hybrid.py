@@ -17,17 +17,17 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from ..data.names import one_of
+from ..data.names import named_arguments, one_of
 from ..data.sites import Sites, as_html, cube_of
 from .batches import Batches, Member, validation_batch
 from .network import learned_table, make_network, predicted
-from .options import NetworkOptions
+from .options import NetworkOptions, make_options
 from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_weights
 from .training import train
 from ..model.bucket import bucket
 from ..model.simulate import in_float32, simulate
 from ..model.spinup import SPINUPS
-from ..model.structure import GREENNESS, Model, wroasted
+from ..model.structure import GREENNESS, Model, require_model, wroasted
 from ..processes.process import Parameter
 
 # %% ../../nbs/04_learning/04_hybrid.ipynb #55411580
@@ -43,10 +43,12 @@ class HybridParts(Predictor):
     kind, file = "a hybrid model", "hybrid.json"
     ready = property(lambda self: self.network is not None, doc="Whether there is a network.")
 
+    @named_arguments
     @in_float32
     def __init__(self, model: Model, features: Sequence[str] | None = None, seed: int = 0, *, learned: Sequence[str] | None = None,
-                 spinup: str = "accelerated", network: NetworkOptions | None = None, forcing: Mapping | None = None,
+                 spinup: str = "accelerated", network: NetworkOptions | Mapping | None = None, forcing: Mapping | None = None,
                  start: Mapping[str, float] | None = None, shared: Sequence[str] | None = None):
+        require_model(model)
         one_of("spinup", spinup, SPINUPS)
         self.structure = model.for_training()
         self.shared = tuple(self.structure.for_all if learned is None else ()) if shared is None else tuple(shared)
@@ -54,7 +56,7 @@ class HybridParts(Predictor):
         super().__init__(features, seed, self.model.forcing_options(forcing))
         self.spinup, self.driving_variables = spinup, self.model.no_targets
         self.learned = self.model.learned if learned is None else tuple(dict.fromkeys((*learned, *self.shared)))
-        self.network_options = network or NetworkOptions()
+        self.network_options = make_options(NetworkOptions, network) if isinstance(network, Mapping) else network or NetworkOptions()
         self.start = {str(name): np.asarray(value, float).tolist() for name, value in (start or {}).items()}
         self.network: Any = None  # a ParameterNetwork, once the features are known
         learned_table(self.model, self.learned, self.start)  # unknown or unbounded parameters are found here
@@ -131,8 +133,8 @@ class HybridModel(HybridParts):
 
     model: the process model (`wroasted()`). features: names of feature groups (`hybridecosys.data.features.GROUPS`); by default `DEFAULT_GROUPS`; an empty list learns one set of
     parameters for all sites. seed: of the first weights and of training. learned: names of the parameters to learn, by default the model's 36; the others keep their defaults.
-    spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`. shared: names of further parameters, learned once for all sites; by default those that the
-    model declares so (`Parameter(for_all=True)`), and none where `learned` is given. forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for
+    spinup: "accelerated", "reference", "equilibrium" or "none". network: `NetworkOptions`, or some of them by name. shared: names of further parameters, learned once for all sites; by default those
+    that the model declares so (`Parameter(for_all=True)`), and none where `learned` is given. forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for
     its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say)."""
 
 

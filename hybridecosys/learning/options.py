@@ -180,10 +180,11 @@ class CalibrationOptions:
 def make_options(kind: type, given: Mapping):
     """Options of the dataclass `kind`. Raises `TypeError` for an unknown name, with the nearest known one, or with the options that it belongs to."""
     known = [f.name for f in fields(kind)]
+    beside = {TrainingOptions: ("epochs", "targets", "run_dir"), CalibrationOptions: ("method", "targets", "learned")}.get(kind, ())  # arguments of the call itself
     for name in given:
         if name not in known:
             others = [k.__name__ for k in (NetworkOptions, TrainingOptions, CalibrationOptions) if k is not kind and name in {f.name for f in fields(k)}]
-            belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, known)
+            belongs = f"; it is one of {others[0]}" + (": HybridModel(..., network=NetworkOptions(...))" if others[0] == "NetworkOptions" else "") if others else did_you_mean(name, [*known, *beside])
             raise TypeError(f"{kind.__name__} has no option {name!r}{belongs}")
     return kind(**given)
 

@@ -21,7 +21,7 @@ import xarray as xr
 from flax import nnx
 
 from ..data.greenness import EXTRA_FORCING
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, named_arguments
 from ..data.observations import TARGETS
 from ..data.sites import Sites
 from .batches import Member
@@ -159,6 +159,7 @@ class PlainModel(Predictor):
     if TYPE_CHECKING:
         def _predict(self, sites: Sites, features: xr.DataArray, wanted: Sequence[str]) -> dict[str, np.ndarray]: ...
 
+    @named_arguments
     def __init__(self, features: Sequence[str] | None = None, seed: int = 0, *, options=None, forcing: Mapping | None = None):
         super().__init__(features, seed, forcing)
         self.options = options or self.shape()

@@ -8,8 +8,8 @@ __all__ = ['run_tasks', 'check_run_of_grid', 'simulate_grid']
 # %% ../../nbs/03_model/09_grid.ipynb #f1cf0b6f
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import dask
 import jax
@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from ..data.choices import as_path
 from ..data.files import holder, locked
-from ..data.names import one_of
+from ..data.names import named_arguments, one_of
 from .cells import ATTRIBUTES_OF_A_CELL, Job, LANES, cell_dims, cells_to_sites, check_grid, daily_series, grid_parameters, land_cells, plain_dates, tile_shape, tiles
 from .cells import sites_to_cells  # noqa: F401 (found here, too)
+from .cluster import as_finished, check_seen, connected
 from .inputs import YEAR
 from .results import chosen_outputs, layered_outputs
 from .spinup import SPINUPS
@@ -51,31 +52,12 @@ def _for_worker(client, forcing: xr.Dataset):
     return client.scatter(forcing.load(), hash=False)
 
 # %% ../../nbs/03_model/09_grid.ipynb #430867cfb
-def run_tasks(tasks: Iterable[tuple]) -> Iterable[int]:
-    """Run `run_tile` for all tasks, on the workers of the active client or here; yields the numbers of the tiles as they finish."""
-    client = _active_client()
-    if client is None:
-        for task in tasks:
-            yield run_tile(*task)
-        return
-    from distributed import as_completed
-
-    def submit(task):
-        job, number, region, forcing, *rest = task
-        return client.submit(run_tile, job, number, region, _for_worker(client, forcing), *rest, pure=False, retries=0)
-
-    tasks, under_way = iter(tasks), set()
-    try:
-        under_way |= {submit(t) for t in islice(tasks, 2 * sum(client.nthreads().values()))}
-        queue = as_completed(under_way)
-        for future in queue:
-            under_way.discard(future)
-            yield future.result()
-            for task in islice(tasks, 1):
-                under_way.add(new := submit(task))
-                queue.add(new)
-    finally:
-        client.cancel([*under_way])
+def run_tasks(tasks: Iterable[tuple], client: Any = None) -> Iterable[int]:
+    """Run `run_tile` for all tasks, on the workers of a client or here; yields the numbers of the tiles as they finish."""
+    if client is not None:
+        tasks = ((job, number, region, _for_worker(client, forcing), *rest) for job, number, region, forcing, *rest in tasks)
+    for _, number in as_finished(client, run_tile, tasks):
+        yield number
 
 # %% ../../nbs/03_model/09_grid.ipynb #430867cw
 def check_run_of_grid(forcing: xr.Dataset, spinup: str, dtype: str) -> None:
@@ -86,7 +68,7 @@ def check_run_of_grid(forcing: xr.Dataset, spinup: str, dtype: str) -> None:
         raise ValueError(f"the forcing has only {forcing.sizes['time']} days; a spin-up needs 365 (spinup='none' does not)")
 
 
-def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, regions: Sequence[tuple], finished: np.ndarray, progress: bool) -> None:
+def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, regions: Sequence[tuple], finished: np.ndarray, progress: bool, client: Any = None) -> None:
     """Run the tiles that are not finished."""
     cells = job.cells
     shape = [forcing.sizes[d] for d in cells]
@@ -99,13 +81,14 @@ def _all_tiles(job: Job, forcing: xr.Dataset, given: Mapping, land: np.ndarray, 
         return (job, number, region, forcing.isel(dict(zip(cells, region))), {n: v[own] if v.ndim == 1 else v for n, v in given.items()}, land[region].ravel())
 
     with tqdm(total=int(count.sum()), initial=int(count[finished].sum()), disable=not progress, desc="simulating", unit="cell") as bar:
-        for number in run_tasks(task(i) for i in np.flatnonzero(~finished & (count > 0)).tolist()):
+        for number in run_tasks((task(i) for i in np.flatnonzero(~finished & (count > 0)).tolist()), client):
             bar.update(int(count[number]))
 
 # %% ../../nbs/03_model/09_grid.ipynb #430867cf
+@named_arguments
 def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, parameters: Mapping | xr.Dataset | None = None, *,
                   mask: xr.DataArray | None = None, spinup: str = "reference", outputs: Sequence[str] | None = None, dtype: str = "float32",
-                  tile: Mapping[str, int] | None = None, lanes: int | None = None, resume: bool = False, progress: bool = True) -> xr.Dataset:
+                  tile: Mapping[str, int] | None = None, lanes: int | None = None, resume: bool = False, progress: bool = True, client: Any = None) -> xr.Dataset:
     """Run the model at all land cells of a grid, tile by tile, into a Zarr store; returns the store, opened lazily.
 
     forcing: names and units of `prepare_forcing`, dims time and cells (lat and lon, say, in any order; time alone for what is the same everywhere, such as
@@ -113,7 +96,8 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     greenness); and the attributes of the cells (cells). parameters: "process.name" -> scalar or
     DataArray (cells), or a Dataset of them. mask: true where to simulate (cells); by default where all attributes are known and there is any weather.
     spinup, outputs, dtype: as of `simulate`. tile: cells of a tile by dimension, by default those of a chunk. lanes: cells simulated at once
-    (`LANES`). resume: go on with a store that was interrupted; finished tiles are left as they are.
+    (`LANES`). resume: go on with a store that was interrupted; finished tiles are left as they are. client: a `distributed.Client`, or the address of its scheduler, whose workers share the tiles;
+    by default the active one, where there is one.
 
     Raises `FileExistsError` where the store exists, or another process is at work on it, `FileNotFoundError` where there is none to resume, `ValueError` where it is of another run;
     `KeyError` and `ValueError` for unusable names and values, before any work where it needs no weather, else with cell, variable and date.
@@ -138,6 +122,7 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
             raise FileExistsError(f"{store} is in use by {who}" if (who := holder(store / TILES)) else f"{store} exists; choose another store, or resume it")
         create_store(job, forcing, size, len(regions), identity)
     finished_tiles(store, identity)
-    with locked(store / TILES):
-        _all_tiles(job, forcing, given, land, regions, finished_tiles(store, identity), progress)
+    with connected(client or _active_client()) as client, locked(store / TILES):
+        check_seen(client, store)
+        _all_tiles(job, forcing, given, land, regions, finished_tiles(store, identity), progress, client)
     return xr.open_zarr(store, consolidated=False)

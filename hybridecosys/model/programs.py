@@ -33,12 +33,14 @@ from jax.experimental import serialize_executable
 
 from .. import __version__
 from ..data.files import write_bytes
+from ..data.names import named_arguments
 
 # %% ../../nbs/03_model/10_programs.ipynb #programs05
 VARIABLE = "HYBRIDECOSYS_PROGRAMS"
 "Environment variable: the folder of compiled programs, or `no`."
 
 
+@named_arguments
 def keep_programs(folder: bool | str | Path = True) -> Path | None:
     """Keep compiled programs in `folder`, for this process and those that it begins; with True where they are kept by default, with False nowhere. Returns the folder, or None."""
     os.environ[VARIABLE] = "" if folder is True else str(folder or "no")

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from ..data.names import did_you_mean
+from ..data.names import Named, did_you_mean
 from ..data.greenness import EXTRA_FORCING
 from ..data.observations import TARGETS
 from .plan import Plan, Pools, SPINUP_PARAMETERS, Step, collect_pools, make_plan, without_events
@@ -65,7 +65,7 @@ class Structure:
     @cached_property
     def processes(self) -> Mapping[str, Approach]:
         """The approach of each process, in the order of the day."""
-        return MappingProxyType({a.process: a for a in self.approaches})
+        return MappingProxyType(Named({a.process: a for a in self.approaches}))
 
     @cached_property
     def pools(self) -> Pools:

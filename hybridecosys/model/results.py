@@ -9,7 +9,6 @@ __all__ = ['PLACES', 'AXES', 'state_variables', 'state_dataset', 'read_state', '
 # %% ../../nbs/03_model/05_results.ipynb #resultsimport
 import functools
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..data.choices import warn
 from ..data.export import CONVENTIONS, NAMES
 from ..data.names import did_you_mean
 from .inputs import Inputs
@@ -71,8 +71,8 @@ def warn_open(model: Model, group: str, missing: np.ndarray, sites: Sequence[str
     unit, where = model.pools.groups[group], [str(sites[s]) for s in np.flatnonzero(size.any(axis=1)).tolist()]
     shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
     verb = "vanishes" if missing[i, t] > 0 else "comes from nowhere"
-    warnings.warn(f"{group} does not close in {model.name}: most at site {sites[i]} on {time[t]:%Y-%m-%d}, where {size[i, t]:.3g} {unit} {verb}; {(size > 0).sum()} days "
-                  f"in all, at {shown}. A process whose flux leaves the site says so: approach(..., leaves=...)", stacklevel=4)
+    warn(f"{group} does not close in {model.name}: most at site {sites[i]} on {time[t]:%Y-%m-%d}, where {size[i, t]:.3g} {unit} {verb}; {(size > 0).sum()} days "
+                  f"in all, at {shown}. A process whose flux leaves the site says so: approach(..., leaves=...)")
 
 # %% ../../nbs/03_model/05_results.ipynb #cfattr01
 _FITTING = {**{n: s for n, s in NAMES.standard_name.items() if NAMES.unit[n] == "1" or NAMES.factor[n] < 1e-3},

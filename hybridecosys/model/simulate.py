@@ -20,7 +20,7 @@ import xarray as xr
 from jax import Array
 
 from ..data.forcing import event_units
-from ..data.names import did_you_mean, one_of
+from ..data.names import did_you_mean, named_arguments, one_of
 from ..data.sites import Sites, weather_of
 from .devices import lane_multiple, share_out, widen
 from .inputs import Inputs, make_inputs
@@ -29,7 +29,7 @@ from .programs import Program
 from .results import balances_of, chosen_outputs, labelled_run, read_state, run_attributes
 from .results import PLACES, described, layered_outputs, state_variables  # noqa: F401 (found here, too)
 from .spinup import SPINUPS, bind, spin_up
-from .structure import Model, State
+from .structure import Model, State, require_model
 from .timeloop import integrate
 
 # %% ../../nbs/03_model/05_simulate.ipynb #263b86aa
@@ -146,6 +146,7 @@ def check_parameters(model: Model, parameters: Mapping[str, np.ndarray], forcing
             a.check({name: parameters[f"{a.process}.{name}"] for name in a.parameters}, forcing)
 
 # %% ../../nbs/03_model/05_simulate.ipynb #123450c9
+@named_arguments
 def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr.Dataset | None = None, spinup: str = "reference",
              state: xr.Dataset | None = None, outputs: Sequence[str] | None = None, dtype: str = "float32") -> xr.Dataset:
     """Run the model at all sites of `forcing`: a cube, what `prepare` has made of one, or the forcing itself (dims site and time; see `prepare_forcing`).
@@ -161,6 +162,7 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     Attributes follow the CF conventions (`run_attributes`). Warns where water or carbon does not close, with site, day and amount.
     Raises `KeyError` for unknown parameters or outputs and `ValueError` for unusable values, naming site and variable, before anything is computed, and `FloatingPointError` if a result is not finite.
     """
+    require_model(model)
     one_of("spinup", spinup, SPINUPS)
     one_of("dtype", dtype, ("float32", "float64"))
     one_process()

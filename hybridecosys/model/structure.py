@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'ORDER', 'GREENNESS', 'VARIABLES', 'STATE', 'WATER_POOLS', 'CARBON_POOLS', 'POOLS', 'MEMORY', 'SOIL',
-           'VEGETATION', 'DEAD', 'known_process', 'check_new', 'Model', 'wroasted', 'model_diagram', 'model_tables',
-           'model_html']
+           'VEGETATION', 'DEAD', 'known_process', 'check_new', 'Model', 'require_model', 'wroasted', 'model_diagram',
+           'model_tables', 'model_html']
 
 # %% ../../nbs/03_model/01_structure.ipynb #af74c2ff
 import difflib
@@ -19,6 +19,7 @@ from types import MappingProxyType
 import jax.numpy as jnp
 import pandas as pd
 
+from ..data.names import named_arguments
 from .plan import ATTRIBUTES, FORCING, Plan, Pools, SPINUP_PARAMETERS, State, Step, collect_pools, find_fluxes, make_plan, without_events  # noqa: F401
 from .properties import Interface, declared
 from ..processes import carbon, evaporation, phenology, photosynthesis, respiration, roots, snow, soil_hydraulics, soil_water, turnover
@@ -87,6 +88,13 @@ class Model(Interface):
         except ValueError as error:
             raise ValueError(f"{', '.join(processes)} cannot be removed: {error}") from None
 
+# %% ../../nbs/03_model/01_structure.ipynb #structwant02
+def require_model(model) -> None:
+    """Raise `TypeError` for what is no `Model`, with the call that was probably meant."""
+    if not isinstance(model, Interface):
+        way = "it simulates by itself, .simulate(cube)" if hasattr(model, "predict_parameters") else "it comes first, data after it" if hasattr(model, "data_vars") else "wroasted() gives one"
+        raise TypeError(f"a process model is wanted, such as wroasted(), not {type(model).__name__}: {way}")
+
 # %% ../../nbs/03_model/01_structure.ipynb #c59b8d4a
 OUTPUTS = ("gpp", "nee", "eco_respiration", "transpiration", "evapotranspiration", "aboveground_biomass", "fapar_bare", "auto_respiration", "hetero_respiration", "npp",
            "runoff", "base_flow", "surface_runoff", "soil_evaporation", "snow_melt", "water_balance", "gpp_f_soil_water", "gpp_f_vpd", "gpp_f_temperature", "gpp_f_cloud",
@@ -98,6 +106,7 @@ GREENNESS = ("modelled", "observed")
 "What absorbs light: the leaf pool, or what a satellite sees."
 
 
+@named_arguments
 def wroasted(rooting: str = "step", greenness: str = "modelled") -> Model:
     """The coupled vegetation, water and carbon model WROASTED.
 

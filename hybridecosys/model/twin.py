@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..data.attributes import cover_fractions
 from ..data.forcing import prepare_forcing
+from ..data.names import named_arguments
 from ..data.units import MJ_PER_MM, MJ_PER_W
 from ..data.weather import draw_sites, synthetic_weather
 from .simulate import simulate
@@ -146,6 +147,7 @@ def living_sites(n_sites: int, years: int, seed: int, model: Model, spinup: str)
     raise ValueError(f"nothing grows at site {cube.site.values[dead[0]]} of seed {seed}, though it was drawn {TRIES + 1} times, with the parameters of {model.name}")
 
 # %% ../../nbs/03_model/07_twin.ipynb #ee7f5166
+@named_arguments
 def synthetic_cube(n_sites: int = 32, years: int = 5, seed: int = 0, noise: float = 0.1, gaps: float = 0.15, model: Model | None = None,
                    spinup: str = "accelerated") -> xr.Dataset:
     """A cube of sites that are made up, from boreal to tropical, with the layout of a FLUXNET cube: the default data of the package.

@@ -18,7 +18,7 @@ from jax import Array
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
-from ..data.names import did_you_mean
+from ..data.names import did_you_mean, named_arguments
 from .process import Approach, Parameter
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralrange01
@@ -116,6 +116,7 @@ def _others(process: str, into: Callable | None, results: int) -> tuple[str, ...
     return arguments[results:]
 
 # %% ../../nbs/02_processes/12_neural.ipynb #neuralmake001
+@named_arguments
 def neural(process: str, inputs: Sequence[str], returns: str | Sequence[str] = (), *, hidden: int = 8, bounds: tuple[float, float] | Sequence[tuple[float, float]] = (0.0, 1.0),
            scale: Mapping[str, tuple[float, float]] | None = None, start: float | Sequence[float] | Callable | None = None, into: Callable | None = None, seed: int = 0,
            forcing: Sequence[str] = (), leaves: str | Sequence[str] = (), units: Mapping[str, tuple[str, str]] | None = None) -> Approach:

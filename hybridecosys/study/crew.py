@@ -32,6 +32,7 @@ from .folds import check_folds, make_folds, read_folds
 from .pieces import PLAIN, Study, StudyOptions, Unit, check_methods, features_of, log
 from .work import run_unit
 from ..learning.calibration import Calibration
+from ..model.cluster import as_finished, check_seen, send
 from ..model.devices import MALLOC_KEPT
 from ..model.structure import Model, wroasted
 
@@ -153,20 +154,9 @@ def check_model(model: Model) -> None:
 def crew(study: Study, workers: int = 1, client: Any = None, progress: bool = True) -> Iterator[Callable[[Sequence[Unit]], Iterator[tuple[Unit, float]]]]:
     """Yields a function of units that yields each, with its seconds, when done. workers: new processes, ended when interrupted; client: a `distributed.Client` instead."""
     if client is not None:
-        there = client.scatter(study, broadcast=True)
-
-        def on_cluster(units):
-            futures = [client.submit(run_unit, there, unit, pure=False) for unit in units]
-            try:
-                for unit, future in zip(units, futures):
-                    seconds = future.result()
-                    if not study.done(unit):
-                        raise FileNotFoundError(f"{unit.name} is done, but its files are not in {study.folder(unit)}: the Dask workers must see the same directory")
-                    yield unit, seconds
-            finally:
-                client.cancel([f for f in futures if not f.done()])
-
-        yield on_cluster
+        check_seen(client, study.path)
+        there = send(client, study)
+        yield lambda units: ((units[i], seconds) for i, seconds in as_finished(client, run_unit, ((there, unit) for unit in units)))
     elif workers == 1:
         yield lambda units: ((unit, run_unit(study, unit, progress)) for unit in units)
     else:

@@ -39,6 +39,7 @@ from ..learning.options import NetworkOptions, TrainingOptions, takes
 from ..learning.predictor import open_run, run_directory
 from ..learning.sequence import SequenceModel
 from ..learning.trees import TreesModel
+from ..model.cluster import connected
 from ..model.structure import Model
 
 # %% ../../nbs/05_study/06_crossval.ipynb #crossfile01
@@ -210,8 +211,8 @@ def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Seq
         `write_report` draws from. resume: go on with what it holds; the result is the same as without the interruption.
     calibration: a finished calibration, or its directory, for the method `site`; else it is done.
     model: WROASTED by default.
-    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client` whose workers see the run
-        directory. Neither changes the result.
+    workers: processes (a script that asks for several needs `if __name__ == "__main__":`); client: a Dask `distributed.Client`, or the address of its scheduler,
+        whose workers see the run directory. Neither changes the result.
     options: those of `StudyOptions` (k, features, targets, epochs, seed, network, ...) and of `TrainingOptions` (weight_decay, max_years, ...), with one default each.
 
     Raises `ValueError` for several workers and a call that is not under `if __name__ == "__main__":`, `FileExistsError` for a directory in use,
@@ -219,7 +220,7 @@ def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Seq
     trained, for other settings or another cube than those of the run, unknown names, and what the cube lacks.
     """
     if workers < 1 or (client is not None and workers > 1):
-        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, not {workers}")
+        raise ValueError(f"workers must be at least 1, and 1 with a Dask client, whose workers share the pieces, not {workers}")
     if workers > 1:
         check_main()
     asked = study_options(scheme=scheme, **options)
@@ -227,7 +228,8 @@ def cross_validate(cube: xr.Dataset | Sites, scheme: str = "kfold", methods: Seq
     if workers > 1:
         check_model(study.model)
     given = given_calibration(calibration, study) if "site" in methods and calibration is not None else None
-    return run_study(study, methods, given, resume, workers, client, progress)
+    with connected(client) as client:
+        return run_study(study, methods, given, resume, workers, client, progress)
 
 
 # %% ../../nbs/05_study/06_crossval.ipynb #cvhtmlcell
@@ -249,7 +251,7 @@ def crossval_report(options: CrossvalOptions) -> str:
     model = model_of_options(options)
     cube = load_cube(options, options.spinup, None if options.model is None else model)
     training = {n: v for n, v in vars(select_options(options, TrainingOptions)).items() if n != "seed"}
-    same = ("workers", "calibration", "epochs", "seed", "spinup", *(f.name for f in fields(FoldOptions)))
+    same = ("workers", "client", "calibration", "epochs", "seed", "spinup", *(f.name for f in fields(FoldOptions)))
     training["sequence_training"] = {"weight_decay": options.sequence_weight_decay, "noise": options.sequence_noise, "most_epochs": options.sequence_epochs}
     resume = options.resume and (out / "config.json").is_file()
 

@@ -29,7 +29,7 @@ from ..evaluation.identifiability import reach_at
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run, tell_changed
-from .options import CalibrateOptions, EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, select_options
+from .options import CalibrateOptions, EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, from_json, select_options
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.calibration import Calibration, calibrate, is_held_out
@@ -120,13 +120,14 @@ def run_of_truth(run_dir: Path, sites: Sites, hybrid: HybridModel, learned: xr.D
     return {"truth": simulate(hybrid.model, sites, truth, spinup=hybrid.spinup, outputs=outputs)}
 
 # %% ../../nbs/05_study/02_experiment.ipynb #01139b91
-def run_experiment(options: TrainOptions) -> dict:
+def run_experiment(options: TrainOptions | Mapping) -> dict:
     """Train on some sites of a cube, evaluate at others, and write the run directory `options.out`.
 
-    Returns run_dir (Path), hybrid (the trained `HybridModel`), parameters and runs (method -> Dataset, all sites), split (site -> part),
+    options: `TrainOptions`, or some of them by name. Returns run_dir (Path), hybrid (the trained `HybridModel`), parameters and runs (method -> Dataset, all sites), split (site -> part),
     scores (DataFrame) and table (medians over the held-out sites, text). Raises FileExistsError for a directory in use, and what
     `open_cube`, `prepare_forcing` and `HybridModel` raise for what they cannot use.
     """
+    options = from_json(dict(options), TrainOptions) if isinstance(options, Mapping) else options
     run_dir, options = as_path(options.out), resumed(options) if options.resume else options
     run_dir = run_dir if options.resume else unused(run_dir)
     hybrid = check_options(options)
@@ -273,7 +274,7 @@ def calibrate_cube(options: CalibrateOptions) -> str:
         began = time.perf_counter()
         sites = prepare(cube, **model.forcing_options(forcing_options(options)))
         fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        run_dir=run_dir, resume=resume, **vars(select_options(options, CalibrationOptions)))
+                        run_dir=run_dir, resume=resume, client=options.client, **vars(select_options(options, CalibrationOptions)))
         log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
                  fit.costs.median(), len(fit.at_bound))
         seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)

@@ -200,6 +200,8 @@ class CrossvalOptions(FoldOptions, LearnOptions):
     """Out of default, global, by_type, hybrid, ensemble, sequence, trees, site, and only:GROUP, without:GROUP and with:GROUP for groups of features. --resume may name more."""
     workers: int = 1
     """Processes; the result is the same."""
+    client: str | None = None
+    """Address of a Dask scheduler (tcp://host:8786), whose workers do the pieces instead and see the run directory; the result is the same."""
     calibration: str | None = None
     """Directory of a finished calibration, for the method site; without it the sites are calibrated."""
     sequence_weight_decay: float = SEQUENCE["weight_decay"]
@@ -214,6 +216,8 @@ class CrossvalOptions(FoldOptions, LearnOptions):
         FoldOptions.__post_init__(self)
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1, not {self.workers}")
+        if self.client and self.workers > 1:
+            raise ValueError(f"workers is for processes of this machine, client for a cluster: give one of them, not workers {self.workers} and client {self.client}")
         if self.keep == "best" and not self.valid_fraction:
             raise ValueError("keep best chooses the epoch at validation sites: give valid_fraction")
 
@@ -247,6 +251,8 @@ class CalibrateOptions(CalibrationOptions, ModelOptions):
     """Observations to calibrate with; all that the cube carries by default."""
     spinup: Spinup = "accelerated"
     """How the pools are brought to their starting values."""
+    client: str | None = None
+    """Address of a Dask scheduler (tcp://host:8786), whose workers share sites and starts; the result is the same."""
     start: str | None = None
     """Directory of a training or calibration: one of the starts is its parameters."""
 
