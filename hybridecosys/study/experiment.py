@@ -146,9 +146,10 @@ def run_experiment(options: TrainOptions | Mapping) -> dict:
         log.info("the first epoch takes longest: it compiles the model")
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
-        if options.one_for_all:
+        if options.baseline or options.one_for_all:
             one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=max(1, round(ONE_FOR_ALL * options.epochs))), run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
+        if options.one_for_all:
             start = {str(n): float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
             hybrid = make_hybrid(options, list(options.features) or None, start)
         train_hybrid(hybrid, part, options, run_dir)
