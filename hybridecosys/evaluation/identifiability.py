@@ -102,7 +102,7 @@ def constraint(curvature: xr.Dataset, tolerance: float = TOLERANCE) -> xr.Datase
     alone: the others stay. together: the others are moved, too, so as to make up for it. by_target: as alone, if that target were all there is
     (site, target, parameter). A parameter that the data do not hold is held by its range: a spring that raises the cost as much for a move of 1.
     """
-    rise = 2 * tolerance * curvature.cost.sum("target").values[:, None]
+    rise = np.maximum(2 * tolerance * curvature.cost.sum("target").values[:, None], 1e-9)  # a site without error has no share of it to rise by
     matrix = curvature.matrix.sum("target").values.astype(float)
     spring = rise[:, :, None] * np.eye(matrix.shape[1])
     alone = np.sqrt(rise / (np.diagonal(matrix, axis1=1, axis2=2) + rise))

@@ -82,7 +82,7 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
     return scores
 
 # %% ../../nbs/05_study/02_experiment.ipynb #8aa63708
-def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, float] | None = None):
+def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, Any] | None = None):
     "An untrained `HybridModel` with the network of the options, near the parameters `start`, if given."
     return HybridModel(model_of_options(options), features, options.seed, spinup=options.spinup, network=select_options(options, NetworkOptions), forcing=forcing_options(options), start=start)
 
@@ -109,13 +109,13 @@ def run_of_truth(run_dir: Path, sites: Sites, hybrid: HybridModel, learned: xr.D
     """The run with the parameters that a synthetic cube was made with, as "truth", if this model made it; writes them, and logs how well they were found. Nothing for other cubes."""
     if (truth := true_parameters(sites.cube, hybrid.model)) is None:
         return {}
-    truth = describe_parameters(truth, hybrid.model.parameters)
+    truth, same = describe_parameters(truth, hybrid.model.parameters), len(truth.data_vars) == sites.cube.sizes["parameter"]  # or the cube was made with another structure
     if len(test) > 1:
         log.info(recovery(truth, learned, hybrid.model.parameters, test))
-        for name, reach in reach_at(hybrid.model, sites.select(test), truth, hybrid.spinup).items():
-            truth[name].attrs["reach"] = float(reach)
+    for name, reach in reach_at(hybrid.model, sites.select(test), truth, hybrid.spinup).items() if same and len(test) > 1 else ():
+        truth[name].attrs["reach"] = float(reach)
     write_dataset(run_dir / "true_parameters.nc", truth)
-    if len(truth.data_vars) != sites.cube.sizes["parameter"]:  # the cube was made with another structure
+    if not same:
         return {}
     return {"truth": simulate(hybrid.model, sites, truth, spinup=hybrid.spinup, outputs=outputs)}
 
