@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .data.build import at_sites, build_cube, coverage
     from .data.cube import open_cube
     from .data.export import export, export_callmip, to_alma
-    from .data.fluxnet import read_fluxnet
+    from .data.fluxnet import read_fluxnet, sample_path
     from .data.forcing import prepare_forcing
     from .data.observations import observations
     from .data.sites import Sites, prepare
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .study.experiment import run_experiment
     from .evaluation.metrics import evaluate
     from .evaluation.report import write_report
+    from .evaluation.summary import read_run
     from .evaluation.uncertainty import HybridEnsemble
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _HOME = {
     "open_cube": "data.cube",
     "read_fluxnet": "data.fluxnet",
+    "sample_path": "data.fluxnet",
     "prepare_forcing": "data.forcing",
     "observations": "data.observations",
     "Sites": "data.sites",
@@ -78,6 +80,7 @@ _HOME = {
     "cross_validate": "study.crossval",
     "CrossValidation": "study.crossval",
     "write_report": "evaluation.report",
+    "read_run": "evaluation.summary",
     "HybridEnsemble": "evaluation.uncertainty",
 }
 
@@ -111,8 +114,10 @@ __all__ = [
     "prepare",
     "prepare_forcing",
     "read_fluxnet",
+    "read_run",
     "read_source",
     "run_experiment",
+    "sample_path",
     "simulate",
     "simulate_grid",
     "synthetic_cube",

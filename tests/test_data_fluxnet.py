@@ -1,6 +1,7 @@
 """FLUXNET files: what is read, and files that must be refused."""
 
 import gzip
+import io
 import re
 import zipfile
 
@@ -191,6 +192,9 @@ def test_file_of_a_zip_is_chosen_by_its_content(tmp_path):
     with pytest.raises(ValueError, match="several daily files in this zip: .*US-AR1.*US-ARM"):
         read_fluxnet(zipped(tmp_path / "two.zip", two))
     assert read_fluxnet(tmp_path / "two.zip", site="US-ARM").site.item() == "US-ARM"
+    xr.testing.assert_equal(read_fluxnet(zipped(path, {NAME: SHORT.encode("utf-16")})), read_fluxnet(write(tmp_path, SHORT)))
+    with pytest.raises(ValueError, match="US-AR1_.*zip: an Excel workbook"):
+        read_fluxnet(zipped(path, {"[Content_Types].xml": ""}))
     assert "SUBSET" in read_fluxnet(zipped(path, {NAME: SHORT, NAME.replace("SUBSET_", ""): SHORT})).attrs["source"]
 
 
@@ -218,9 +222,21 @@ def test_site_information_that_misleads(tmp_path):
         read_site_info(path, "US-AR1")
 
 
+def zip_of(members):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return packed.getvalue()
+
+
 LINES = SHORT.splitlines()
 SAME = {
     "gzip": lambda t: gzip.compress(t.encode()),
+    "gzip under another name": lambda t: gzip.compress(t.encode()),
+    "zip under another name": lambda t: zip_of({NAME: t}),
+    "Latin-1, with a column of text": lambda t: "\n".join(x + (",NOTE" if not i else ",Météo") for i, x in enumerate(t.splitlines())).encode("latin-1"),
+    "lower case but for the date": lambda t: ("TIMESTAMP" + t[9:].split("\n", 1)[0].lower() + "\n" + t.split("\n", 1)[1]).encode(),
     "UTF-16": lambda t: t.encode("utf-16"),
     "carriage returns": lambda t: t.replace("\n", "\r").encode(),
     "byte-order mark": lambda t: t.encode("utf-8-sig"),
@@ -249,7 +265,7 @@ BROKEN = {
     "one value too many": (row(7, LINES[7] + ",1"), "line 8 has 17 values"),
     "a column twice": ("\n".join(x + ("," + ("TA_F" if not i else "99")) for i, x in enumerate(LINES)), "column TA_F stands twice"),
     "text in a number": (row(7, LINES[7].replace(LINES[7].split(",")[1], "12.3*", 1)), r"column TA_F, line 8: '12.3\*' is not a number"),
-    "a header again": (row(7, LINES[0]), "TIMESTAMP 'TIMESTAMP' is not a day.*line 8"),
+    "a header again": (row(7, LINES[0]), "column TA_F, line 8: 'TA_F' is not a number"),
     "backwards": ("\n".join([LINES[0], *LINES[:0:-1]]), "unsorted dates"),
 }
 
@@ -311,5 +327,5 @@ def test_an_archive_that_is_damaged_or_encrypted_is_refused_by_name(tmp_path):
         whole.write_bytes(faulty)
         with pytest.raises(ValueError, match=r"1-3.zip: not a zip file, or truncated, damaged or encrypted"):
             read_fluxnet(whole)
-    with pytest.raises(ValueError, match="a folder; build_cube"):
-        read_fluxnet(tmp_path)
+    with pytest.raises(ValueError, match=r"1-3.zip: not a zip file, or truncated, damaged or encrypted"):
+        read_fluxnet(tmp_path)  # the folder

@@ -153,14 +153,21 @@ def test_every_module_has_a_notebook():
     assert {m for m in modules if not m.split(".")[-1].startswith("_")} == exported
 
 
-SIDEBAR = ["Start here", "Your data", "Tutorials", "Which method when", "Your own process", "Processes", "Model", "Learning", "Evaluation", "Reference", "Questions",
-           "How this is built", "Changes"]
+SIDEBAR = ["Start here", "Your data", "Tutorials", "Which method when", "Your own process", "Processes", "Model", "Learning", "Evaluation", "Reference", "FAQ",
+           "How this is built", "Changelog"]
+
+
+def pages_of(part) -> list[str]:
+    """The pages of an entry of the sidebar, those of the sections inside it behind them."""
+    return [part] if isinstance(part, str) else [page for inner in part["contents"] for page in pages_of(inner)]
 
 
 def test_sidebar_lists_every_page_in_the_order_of_a_reader():
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
-    parts = {part["section"]: part["contents"] for part in site if isinstance(part, dict)}
-    entries = [e for part in site for e in ([part] if isinstance(part, str) else part["contents"])]
+    sections = [part for part in site if isinstance(part, dict)]
+    sections += [inner for part in sections for inner in part["contents"] if isinstance(inner, dict)]
+    parts = {part["section"]: [e for e in part["contents"] if isinstance(e, str)] for part in sections}
+    entries = [page for part in site for page in pages_of(part)]
     pages = [p.relative_to(ROOT / "nbs").as_posix() for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
     assert sorted(entries) == sorted(pages), "the sidebar of _quarto.yml must list all pages, each once"
     for name, contents in parts.items():

@@ -107,8 +107,12 @@ BAD = {
     "no rain": (lambda ds: ds.drop_vars("Precip"), "no Precip or Rainf"),
     "no radiation": (lambda ds: ds.drop_vars("SWdown"), "no SWdown"),
     "two points": (lambda ds: xr.concat([ds, ds.assign_coords(x=[2.0])], "x", data_vars="all"), "dimension x has 2 entries"),
-    "daily": (lambda ds: ds.isel(time=slice(None, None, 48)), "not half-hours or hours in order"),
-    "celsius called K": (lambda ds: ds.assign(Tair=(ds.Tair - 273.15).assign_attrs(units="K")), "TA_F: .*degC is below -80 at site XX-Aaa"),
+    "daily": (lambda ds: ds.isel(time=slice(None, None, 48)), "its time step is 0 days 00:30:00, that of the weather 1 days"),
+    "a time twice": (lambda ds: ds.isel(time=[0, 1, 1, *range(2, ds.sizes["time"])]), "the time 2005-06-01 00:30:00 is not after the one before it, 2005-06-01 00:30:00"),
+    "two times turned": (lambda ds: ds.isel(time=[0, 2, 1, *range(3, ds.sizes["time"])]), "the time 2005-06-01 00:30:00 is not after the one before it, 2005-06-01 01:00:00"),
+    "times that are numbers": (lambda ds: ds.assign_coords(time=np.arange(ds.sizes["time"])), "time is not dates but int64"),
+    "an undeclared mark": (lambda ds: ds.assign(SWdown=ds.SWdown.where(ds.time != ds.time[5], -999.0)), "SW_IN_F: -999 W m-2 is below -50 at site XX-Aaa on 2005-06-01 02:30 .*a mark of"),
+    "celsius called K": (lambda ds: ds.assign(Tair=(ds.Tair - 273.15).assign_attrs(units="K")), "TA_F: .*degC is below -90 at site XX-Aaa on 2005-06-01"),
 }
 
 
@@ -121,6 +125,30 @@ def test_refused_by_name(tmp_path, table, case):
     with pytest.raises(ValueError, match=message) as error:
         read_alma(met)
     assert met.name in str(error.value)
+
+
+def test_dates_without_29_february(tmp_path, table):
+    met = write_plumber2(table, tmp_path)
+    plain = read_alma(met)
+    for path in (met, flux_of(met)):
+        change(path, lambda ds: ds.convert_calendar("noleap"))
+    xr.testing.assert_identical(read_alma(met), plain)
+    change(met, lambda ds: ds.convert_calendar("360_day", align_on="date"))
+    with pytest.raises(ValueError, match="_Met.nc: time is not dates but of the calendar 360_day"):
+        read_alma(met)
+
+
+def test_fluxes_of_other_times(tmp_path, table):
+    """Of another step they are refused; what has no weather is left out, and told."""
+    met = write_plumber2(table, tmp_path)
+    plain = read_alma(met)
+    change(flux_of(met), lambda ds: ds.isel(time=slice(96, None)).assign_coords(time=ds.time[96:] + np.timedelta64(10, "D")))
+    with pytest.warns(UserWarning, match="_Flux.nc: 480 of its 864 times have no weather and are left out, first 2005-06-21"):
+        late = read_alma(met)
+    np.testing.assert_allclose(late.LE_F_MDS[0, 12:], plain.LE_F_MDS[0, 2:10])
+    change(flux_of(met), lambda ds: ds.isel(time=slice(None, None, 2)))
+    with pytest.raises(ValueError, match="_Flux.nc: its time step is 0 days 01:00:00, that of the weather 0 days 00:30:00"):
+        read_alma(met)
 
 
 def test_other_files_are_refused(tmp_path, table):

@@ -107,6 +107,27 @@ def test_many_files_equal_each_alone(tmp_path, table, folder):
         read_many([])
 
 
+def test_progress_is_shown_unless_told_otherwise(tmp_path, folder, capsys):
+    for progress, shown in ((True, True), (False, False)):
+        read_many([sample_path(), folder / "deeper" / HH], progress=progress)
+        build_cube(folder, table=PLACES, progress=progress)
+        said = capsys.readouterr().err
+        assert ("files: 100%" in said and "2/2" in said, "sources: 100%" in said and "3/3" in said) == (shown, shown)
+
+
+def test_what_lies_in_a_folder_beside_the_data_is_left_out_with_its_reason(tmp_path, table):
+    """An unpacked archive of ICOS, and FULLSET beside SUBSET."""
+    names = {"ICOSETC_DE-Xxx_FLUXNET_DD_L2.csv": None, "ICOSETC_DE-Xxx_FLUXNET_HH_L2.csv": "daily file is there", "ICOSETC_DE-Xxx_METEO_L2.csv": "without gap-filling",
+             "ICOSETC_DE-Xxx_FLUXES_L2.csv": "without gap-filling", "ICOSETC_DE-Xxx_SITEINFO_L2.csv": "site information", "ICOSETC_DE-Xxx_VARINFO_FLUXNET_DD_L2.csv": "auxiliary",
+             "FLX_DE-Yyy_FLUXNET2015_FULLSET_DD_2000-2001_1-3.csv": None, "FLX_DE-Yyy_FLUXNET2015_SUBSET_DD_2000-2001_1-3.csv": "FULLSET file is there",
+             "FLX_DE-Yyy_FLUXNET2015_ERAI_DD_1989-2014_1-3.csv": "reanalysis", "FLX_DE-Yyy_FLUXNET2015_AUXNEE_2000-2001_1-3.csv": "auxiliary"}  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_text("TIMESTAMP\n")
+    found, left = find_sources(tmp_path)
+    assert {p.name for p in found} == {n for n, reason in names.items() if reason is None}
+    assert all(reason in left[n] for n, reason in names.items() if reason)
+
+
 def test_joined_sites_have_no_hole_in_the_dates_and_forcing_can_be_made():
     one = sample_site()
     late = one.assign_coords(site=["XX-Zzz"], time=one.time + np.timedelta64(365 * 10, "D"))
@@ -267,7 +288,7 @@ def test_values_out_of_range_are_treated_as_asked_in_every_layout(tmp_path, tabl
     cube["TA_ERAIv2_gfld"][0, 3] = 70.0
     cube.to_zarr(tmp_path / "s.zarr", zarr_format=2)
     for path in (tmp_path / HH, met, tmp_path / "s.zarr"):
-        with pytest.raises(ValueError, match="TA_F: 70 degC is above 60"):
+        with pytest.raises(ValueError, match="TA_F: 70 degC is above 6[05] at site"):
             read_source(path)
         with pytest.warns(UserWarning, match="TA_F"):
             assert bool(read_source(path, out_of_range="missing").TA_F[0, 3].isnull())

@@ -1,11 +1,16 @@
 """Half-hourly and hourly FLUXNET files: days made of them, files that must be refused, transpiration by uWUE."""
 
+import gzip
+import re
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
+from hybridecosys.data.build import build_cube
+from hybridecosys.data.fluxnet import read_fluxnet
 from hybridecosys.data.forcing import prepare_forcing
 from hybridecosys.data.halfhourly import (
     interval_starts,
@@ -131,8 +136,10 @@ BAD = {
     "twice": (lambda t: pd.concat([t, t.iloc[-1:]]), "is not after the one before it"),
     "off the half-hour": (lambda t: t.assign(**{c: t[c].str[:-1] + "7" for c in (START, END)}), "does not begin at a multiple"),
     "weekly": (lambda t: t.iloc[::336].assign(**{END: t[START].shift(-336).iloc[::336]}).iloc[:-1].dropna(), "half-hours or hours are needed|no time step"),
-    "too hot": (lambda t: t.assign(TA_F=t.TA_F + 90), "TA_F: .* degC is above 60 at site DE-Xxx on 2005-06-01"),
-    "text": (lambda t: t.assign(TA_F="warm"), "warm"),
+    "too hot": (lambda t: t.assign(TA_F=t.TA_F + 90), "TA_F: .* degC is above 65 at site DE-Xxx on 2005-06-01"),
+    "text": (lambda t: t.assign(TA_F="warm"), "column TA_F, line 2: 'warm' is not a number"),
+    "an undeclared mark": (lambda t: t.assign(TA_F=t.TA_F.mask(t.index == 50, -999.0)), "TA_F: -999 degC is below -90 at site DE-Xxx on 2005-06-02 01:00 .*a mark of missing values"),
+    "a mark in a flux": (lambda t: t.assign(NEE_VUT_REF=t.NEE_VUT_REF.mask(t.index == 50, 9999.0)), "NEE_VUT_REF: .* gC m-2 d-1 is above 500 at site DE-Xxx on 2005-06-02 01:00"),
     "empty": (lambda t: t.iloc[:0], "a header without any row"),
 }
 
@@ -143,6 +150,107 @@ def test_refused_by_name(tmp_path, table, case):
     with pytest.raises(ValueError, match=message) as error:
         read_halfhourly(write(tmp_path, change(table)))
     assert NAME in str(error.value)
+
+
+SAME = {
+    "gzip under another name": lambda t: gzip.compress(t.encode()),
+    "UTF-16": lambda t: t.encode("utf-16"),
+    "Latin-1, with a column of text": lambda t: "\n".join(x + (",NOTE" if not i else ",Météo") for i, x in enumerate(t.splitlines())).encode("latin-1"),
+    "carriage returns": lambda t: t.replace("\n", "\r").encode(),
+    "byte-order mark": lambda t: t.encode("utf-8-sig"),
+    "ISO times": lambda t: re.sub(r"(?m)^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d),(\d{4})(\d\d)(\d\d)(\d\d)(\d\d),", r"\1-\2-\3 \4:\5,\6-\7-\8T\9:\g<10>:00,", t).encode(),
+    "times as floats": lambda t: re.sub(r"(?m)^(\d{12}),(\d{12}),", r"\1.0,\2.0,", t).encode(),
+    "semicolons, decimal commas": lambda t: t.replace(",", ";").replace(".", ",").encode(),
+    "tabs, lower case": lambda t: (t.split("\n", 1)[0].lower() + "\n" + t.split("\n", 1)[1]).replace(",", "\t").encode(),
+    "blank lines at the end": lambda t: (t + "\n\n").encode(),
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_the_same_table_in_another_dress(tmp_path, table, form):
+    (tmp_path / NAME).write_bytes(SAME[form](table.to_csv(index=False)))
+    xr.testing.assert_equal(read_halfhourly(tmp_path / NAME), read_halfhourly(write(tmp_path, table, NAME.replace("FULLSET", "PLAIN"))))
+
+
+BROKEN = {
+    "cut inside the last row": (lambda t: t[:-60], "line 1921 has .* values, the header 20 columns; the file is cut short"),
+    "one value too many": (lambda t: t.replace(t.splitlines()[7], t.splitlines()[7] + ",1"), "line 8 has 21 values"),
+    "a column twice": (lambda t: "\n".join(x + (",TA_F" if not i else ",99") for i, x in enumerate(t.splitlines())), "column TA_F stands twice"),
+    "an Excel workbook": (None, "an Excel workbook; save the table as CSV"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_structure_of_the_table_is_checked(tmp_path, table, case):
+    """By both doors: nothing of a broken line is taken."""
+    change, message = BROKEN[case]
+    path = write(tmp_path, table)
+    if change is None:
+        with zipfile.ZipFile(path, "w") as z:
+            z.writestr("[Content_Types].xml", "")
+    else:
+        path.write_text(change(path.read_text()))
+    for reader in (read_halfhourly, read_fluxnet):
+        with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
+            reader(path)
+
+
+def test_a_mark_is_missing_if_asked(tmp_path, table):
+    marked = write(tmp_path, table.assign(TA_F=table.TA_F.mask(table.index == 50, -999.0)))
+    with pytest.warns(UserWarning, match="intervals of TA_F outside -90 to 65 degC: 1 set missing .first -999 at site DE-Xxx on 2005-06-02 01:00"):
+        days = read_halfhourly(marked, out_of_range="missing", least=0.9)
+    assert abs(float(days.TA_F[0, 1]) - table.TA_F[48:96].drop(50).mean()) < 1e-9 and "intervals of TA_F" in days.attrs["out_of_range"]
+
+
+def test_a_code_that_is_none_is_not_good(tmp_path, table):
+    days = read_halfhourly(write(tmp_path, table.assign(NEE_VUT_REF_QC=-999, LE_F_MDS_QC=0)))
+    assert (days.NEE_VUT_REF_QC == 0).all() and (days.LE_F_MDS_QC == 1).all()
+
+
+def test_fluxes_by_the_constant_threshold_stand_in(tmp_path, table):
+    with pytest.warns(UserWarning, match="no GPP_NT_VUT_REF.*GPP_NT_CUT_REF.*stand in"):
+        days = read_halfhourly(write(tmp_path, table.rename(columns=lambda c: c.replace("_VUT_", "_CUT_"))))
+    xr.testing.assert_equal(days, read_halfhourly(write(tmp_path, table)))
+
+
+BIF = "SITE_ID,GROUP_ID,VARIABLE_GROUP,VARIABLE,DATAVALUE\n{0},1,GRP_IGBP,IGBP,DBF\n{0},2,GRP_LOCATION,LOCATION_LAT,51.1\n"
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
+@pytest.mark.parametrize("info", ["ICOSETC_DE-Xxx_SITEINFO_INTERIM.csv", "FLX_AA-Flx_BIF_ALL_20200501.csv"])
+def test_site_information_in_the_zip_or_beside_the_file_is_read(tmp_path, table, zipped, info):
+    """As ICOS (interim: half-hours alone) and FLUXNET deliver it, packed or unpacked."""
+    files = {"ICOSETC_DE-Xxx_FLUXNET_HH_INTERIM.csv": table.to_csv(index=False), info: BIF.format("DE-Xxx"), "ICOSETC_DE-Xxx_METEO_INTERIM.csv": "TIMESTAMP_START,TIMESTAMP_END,TA\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "ICOSETC_DE-Xxx_ARCHIVE_INTERIM.zip", "w") as z:
+            for name in files:
+                z.write(tmp_path / name, f"DE-Xxx/{name}")
+                (tmp_path / name).unlink()
+    for site in (read_fluxnet(tmp_path), build_cube(tmp_path, progress=False)):
+        assert (site.site.item(), site.latitude.item(), site.igbp.item()) == ("DE-Xxx", 51.1, "DBF")
+    assert read_fluxnet(next(tmp_path.glob("*.zip" if zipped else "*_HH_*")), latitude=50.0).latitude.item() == 50.0
+
+
+def test_of_two_sites_in_one_zip_nobody_guesses(tmp_path, table):
+    path = tmp_path / "download.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for site, warmer in (("DE-Xxx", 0.0), ("DE-Yyy", 5.0)):
+            z.writestr(f"ERA/{NAME.replace('DE-Xxx', site)}", table.assign(TA_F=table.TA_F + warmer).to_csv(index=False))
+    with pytest.raises(ValueError, match="download.zip: several half-hourly files in this zip: .*DE-Xxx.*DE-Yyy.*say which, site="):
+        read_fluxnet(path)
+    assert float(read_fluxnet(path, site="DE-Yyy").TA_F[0, 0]) == pytest.approx(table.TA_F[:48].mean() + 5)
+
+
+def test_a_folder_of_two_sites(tmp_path, table):
+    for site in ("DE-Xxx", "DE-Yyy"):
+        write(tmp_path, table, NAME.replace("DE-Xxx", site))
+    assert read_fluxnet(tmp_path, progress=False, latitude={"DE-Yyy": 50.0}).site.values.tolist() == ["DE-Xxx", "DE-Yyy"]
+    assert read_fluxnet(tmp_path, site="DE-Yyy").site.item() == "DE-Yyy"
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="no data in this folder"):
+        read_fluxnet(tmp_path / "nothing")
 
 
 def test_options_are_checked(tmp_path, table):

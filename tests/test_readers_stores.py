@@ -157,6 +157,30 @@ def test_zarr_fluxnet2015_hourly_sites_and_given_offset(tmp_path, table):
     assert not np.allclose(late.TA_F[0, 1:13], days.TA_F[0, 1:13], atol=1e-3)
 
 
+def test_sindbad_words_that_are_none_are_told(sindbad):
+    with pytest.warns(UserWarning) as said:
+        cube = from_sindbad(sindbad.assign_attrs(PFT=["XYZ", "OSH"], last_disturbance_on=["undisturbed", "about 1980"]))
+    said = " ".join(str(w.message) for w in said)
+    assert "PFT 'XYZ' at DE-Hai is no class" in said and "last_disturbance_on 'about 1980' is no date" in said
+    assert cube.igbp.values.tolist() == ["unknown", "OSH"] and np.isnan(cube.stand_age_site).all() and cube.undisturbed.values.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("order, message", [([1, 0], "the time .* is not after the one before it"), ([0, 0], "the time .* is not after the one before it")])
+def test_zarr_fluxnet2015_times_are_checked(server, order, message):
+    """Two stamps that are turned would move the whole record by half an hour."""
+    store = xr.open_zarr(server, chunks=None).load()
+    store = store.isel(time=[*order, *range(2, store.sizes["time"])])
+    with pytest.raises(ValueError, match=f"site DE-Xxx: {message}"):
+        read_zarr_fluxnet2015(store, ["DE-Xxx"], progress=False)
+
+
+def test_zarr_fluxnet2015_an_undeclared_mark_is_refused(server):
+    store = xr.open_zarr(server, chunks=None).load()
+    store["ta"] = store.ta.where(store.time != store.time[200], -999.0).assign_attrs(units="degC")
+    with pytest.raises(ValueError, match="TA_F: -999 degC is below -90 at site DE-Xxx on 2005-06-0. .*a mark of missing values"):
+        read_zarr_fluxnet2015(store, ["DE-Xxx"], progress=False)
+
+
 def test_zarr_fluxnet2015_refused_by_name(server, sindbad):
     with pytest.raises(ValueError, match="site XX-No1 is not in the store"):
         read_zarr_fluxnet2015(server, ["DE-Xxx", "XX-No1"], progress=False)

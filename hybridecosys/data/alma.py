@@ -8,6 +8,7 @@ __all__ = ['ALMA', 'ALMA_MET', 'CALLMIP', 'is_alma', 'alma_intervals', 'open_alm
 # %% ../../nbs/01_data/12_alma.ipynb #almaexportimports
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,16 +40,30 @@ def is_alma(ds: xr.Dataset) -> bool:
     return set(ALMA_MET) <= set(ds.variables) or bool({"Qle", "NEE", "Qle_daily", "NEE_daily"} & set(ds.variables))
 
 # %% ../../nbs/01_data/12_alma.ipynb #almaseriescell
+def _dated(ds: xr.Dataset, name: str) -> xr.Dataset:
+    "The Dataset with dates of the real calendar; ValueError for a time that has none."
+    time: Any = ds.get_index("time")
+    if getattr(time, "calendar", "360_day") != "360_day" and not isinstance(time, pd.DatetimeIndex):
+        return ds.convert_calendar("proleptic_gregorian", use_cftime=False)
+    if not isinstance(time, pd.DatetimeIndex):
+        raise ValueError(f"{name}: time is not dates but {'of the calendar 360_day' if hasattr(time, 'calendar') else ds['time'].dtype}")
+    return ds
+
+
 def _point(ds: xr.Dataset, name: str) -> xr.Dataset:
     "The Dataset without its dimensions of size 1 but time; ValueError, naming it, for one of several points."
     for dim, size in ds.sizes.items():
         if dim not in ("time", "nchar") and size > 1:
             raise ValueError(f"{name}: dimension {dim} has {size} entries; an ALMA file of one site is needed")
-    if "time" not in ds.dims or not isinstance(ds.get_index("time"), pd.DatetimeIndex):
-        raise ValueError(f"{name}: no dimension time with dates (it has {', '.join(map(str, ds.dims)) or 'none'})")
+    if "time" not in ds.dims:
+        raise ValueError(f"{name}: no dimension time (it has {', '.join(map(str, ds.dims)) or 'none'})")
+    ds = _dated(ds, name)
+    time = ds.get_index("time")
+    if len(wrong := np.flatnonzero(np.diff(time.values) <= np.timedelta64(0))):
+        raise ValueError(f"{name}: the time {time[wrong[0] + 1]} is not after the one before it, {time[wrong[0]]}")
     return ds.squeeze([d for d, n in ds.sizes.items() if n == 1 and d != "time"], drop=True)
 
-
+# %% ../../nbs/01_data/12_alma.ipynb #almaunitcell
 def _with_unit(data: xr.DataArray, unit: str) -> xr.DataArray:
     data = data.astype(float)
     spelling = str(data.attrs.get("units", "")).strip()
@@ -109,8 +124,8 @@ def alma_intervals(ds: xr.Dataset, site: str, name: str = "ALMA file", stamp: st
         raise ValueError(f"{name}: no {', '.join(missing)}; it has {', '.join(map(str, list(ds.data_vars)[:8]))}")
     time = ds.get_index("time")
     step = (time[1:] - time[:-1]).min() if len(time) > 1 else pd.Timedelta(0)
-    if not pd.Timedelta("10min") <= step <= pd.Timedelta("6h") or not time.is_monotonic_increasing or time.has_duplicates:
-        raise ValueError(f"{name}: its times are not half-hours or hours in order, the smallest step is {step}")
+    if not pd.Timedelta("10min") <= step <= pd.Timedelta("6h"):
+        raise ValueError(f"{name}: its times are not half-hours or hours, the smallest step is {step}")
     time = time if stamp == "start" else time - step
     series = {ALMA[v]: ds[v] for v in ALMA if v in ds and "time" in ds[v].dims} | {"VPD_F": _humidity(ds, name), "P_F": _rain(ds, name)}
     whole = pd.date_range(time[0].normalize(), time[-1].normalize() + pd.Timedelta("1D") - step, freq=step)
@@ -150,6 +165,17 @@ def _daily_fluxes(ds: xr.Dataset, site: str, days: pd.DatetimeIndex, name: str) 
             values = pd.Series(_with_unit(ds[source], unit).values, index=dates).reindex(days).to_numpy()
             out[target] = ("site", "time"), values[None], {"units": unit, "long_name": ds[source].attrs.get("long_name", source)}
     return out
+
+# %% ../../nbs/01_data/12_alma.ipynb #almatimescell
+def _of_the_same_times(ds: xr.Dataset, name: str, weather: pd.DatetimeIndex) -> xr.Dataset:
+    "Fluxes at the times of the weather. ValueError for another time step, a warning of times that have no weather."
+    time = ds.get_index("time")
+    step, other = (np.diff(t.values).min() if len(t) > 1 else np.timedelta64(0) for t in (weather, time))
+    if step != other:
+        raise ValueError(f"{name}: its time step is {pd.Timedelta(other)}, that of the weather {pd.Timedelta(step)}")
+    if len(outside := time.difference(weather)):
+        warn(f"{name}: {len(outside)} of its {len(time)} times have no weather and are left out, first {outside[0]}")
+    return ds
 
 
 def _flux_beside(path: Path) -> Path | None:
@@ -204,10 +230,10 @@ def read_alma(met: str | os.PathLike, flux: str | os.PathLike | None = None, *, 
         raise ValueError(f"{flux_name} is of site {_site_code(other, flux_name)}, {name} of {site}")
     try:
         if other is not None and not daily:
-            other = _point(other, flux_name)
+            other = _of_the_same_times(_point(other, flux_name), flux_name, point.get_index("time"))
             point = point.merge(other[[v for v in ALMA if v in other and v not in point]], join="left", combine_attrs="override")
         steps = alma_intervals(point, site, name, stamp)
-        days = to_days(steps, least=least, daytime=daytime)
+        days = to_days(steps, least=least, daytime=daytime, out_of_range=out_of_range)
         if other is not None and daily:
             days = days.merge(_daily_fluxes(_point(other, flux_name), site, days.get_index("time"), flux_name), combine_attrs="override")
         if "FAPAR" in steps:

@@ -20,13 +20,14 @@ import xarray as xr
 from .choices import as_path, local_path, warn
 from .cube import REQUIRED, UNKNOWN, VARIABLES, require_dataset, validate_cube
 from .files import write_dataset, write_table
+from .fluxnet import COMPANION
 from .names import did_you_mean, named_arguments, one_of
 from .observations import TARGETS
 from .sources import SOURCES, is_zarr, join_sites, read_source, recognise
 from .units import convert
 
 # %% ../../nbs/01_data/16_build.ipynb #bldfindcell
-_COMPANION = re.compile(r"_(ERA[I5]?|AUX\w*|VARINFO|BIFVARINFO|BIF|SITEINFO)(?=[_.])", re.IGNORECASE)
+_RAW = re.compile(r"_(METEO|METEOSENS|FLUXES|ANCILLARY|INSTRUMENTS)(?=[_.])")
 _COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
 
 
@@ -36,7 +37,7 @@ def _why_not(path: Path, names: set[str]) -> str | None:
         return "hidden"
     if path.suffix.lower() not in (".csv", ".gz", ".zip", ".nc", ".nc4", ".zarr"):
         return "not a data file"
-    if _COMPANION.search(path.name):
+    if COMPANION.search(path.name):
         return "reanalysis, auxiliary data or site information"
     if _COARSE.search(path.name):
         return "weekly, monthly or yearly"
@@ -45,6 +46,10 @@ def _why_not(path: Path, names: set[str]) -> str | None:
     for step in ("_HH_", "_HR_"):
         if step in path.name and path.name.replace(step, "_DD_") in names:
             return "the daily file is there"
+    if "_SUBSET_" in path.name and path.name.replace("_SUBSET_", "_FULLSET_") in names:
+        return "the FULLSET file is there"
+    if (raw := _RAW.search(path.name)) and any(n.startswith(path.name[: raw.start()] + "_FLUXNET") for n in names):
+        return "measurements without gap-filling"
     return None
 
 
@@ -88,7 +93,7 @@ def at_sites(maps: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> xr.Dataset:
     at = {lat: xr.DataArray(cube["latitude"].values.astype(float), dims="site"), lon: xr.DataArray(east, dims="site")}
     values, far = maps.sel(at, method="nearest"), np.zeros(len(east), bool)
     for axis in (lat, lon):
-        width = abs(np.diff(maps[axis].values)).max() if maps.sizes[axis] > 1 else 1.0
+        width = float(np.max(np.abs(np.diff(maps[axis].values)))) if maps.sizes[axis] > 1 else 1.0
         far |= abs(values[axis].values - at[axis].values) > width
     if far.any():
         warn(f"maps: no cell within one cell's width of {', '.join(map(str, cube['site'].values[far]))}, no value there")
@@ -193,7 +198,7 @@ def _read_all(paths: list[str], options: dict, folder: Path | None, workers: int
     with ThreadPoolExecutor(max(1, workers or min(len(paths), os.cpu_count() or 1))) as pool:
         futures = [pool.submit(_part, p, options, folder) for p in paths]
         try:
-            for path, future in zip(paths, tqdm(futures, desc="sources", disable=not progress)):
+            for future, path in zip(tqdm(futures, desc="sources", disable=not progress), paths):  # the bar first, so that it reaches its end
                 try:
                     parts.append(future.result())
                     read.append(path)

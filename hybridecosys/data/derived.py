@@ -31,8 +31,10 @@ def potential_radiation(latitude: xr.DataArray, time: pd.DatetimeIndex) -> xr.Da
 
 # %% ../../nbs/01_data/04_derived.ipynb #ae7f03ce
 def saturation_pressure(temperature):
-    "Saturation vapour pressure, kPa, at a temperature in degC (FAO-56, eq. 11)."
-    return 0.6108 * np.exp(17.27 * temperature / (temperature + 237.3))
+    "Saturation vapour pressure, kPa, at a temperature in degC (FAO-56, eq. 11; pyet)."
+    from pyet import calc_e0
+
+    return calc_e0(temperature)
 
 
 def net_radiation(

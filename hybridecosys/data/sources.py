@@ -7,12 +7,11 @@ __all__ = ['SOURCES', 'is_zarr', 'recognise', 'read_fluxdatakit', 'read_source',
            'read_many', 'for_site']
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcimports
-import gzip
 import inspect
 import os
 import re
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,17 @@ import xarray as xr
 from .alma import is_alma, read_alma
 from .choices import OUT_OF_RANGE, as_path, local_path
 from .cube import VARIABLES, open_cube, validate_cube
-from .fluxnet import with_attributes, read_fluxnet, site_in_name
-from hybridecosys.data.halfhourly import (
-    NOT_FLUXES,
-    fluxdatakit_to_fluxnet,
-    halfhourly_member,
-    is_fluxdatakit,
-    read_halfhourly,
-)
+from .files import UNREADABLE
+from .fluxnet import COMPANION, read_fluxnet, site_in_name, with_attributes
+from .halfhourly import FLUXDATAKIT, fluxdatakit_to_fluxnet, halfhourly_members, is_fluxdatakit, read_halfhourly
 from .names import did_you_mean, one_of
 from .stores import from_sindbad, is_zarr_fluxnet2015, read_zarr_fluxnet2015, sindbad_products
+from .tables import layout, opened, read_columns, tables_in
 
 # %% ../../nbs/01_data/15_sources.ipynb #srctablecell
 _ROWS = [
     # kind, what, reader, how
-    ("fluxnet daily", "FLUXNET2015, AmeriFlux FLUXNET, ICOS, FLUXNET Shuttle: _DD_ csv, or the zip", "read_fluxnet",
+    ("fluxnet daily", "FLUXNET2015, AmeriFlux FLUXNET, ICOS, FLUXNET Shuttle: _DD_ csv, the zip, or a folder", "read_fluxnet",
      "names and units are the cube's; -9999 is missing; site attributes from BIF or SITEINFO"),
     ("fluxnet half-hourly", "the same products: _HH_ or _HR_ csv, csv.gz, or a zip without the daily file", "read_halfhourly",
      "means; rain summed; µmol CO2 m-2 s-1 to gC m-2 d-1; extremes and daytime means; QC codes 0 and 1 counted; T by uWUE on request"),
@@ -54,8 +49,8 @@ SOURCES = pd.DataFrame(_ROWS, columns=["kind", "what", "reader", "how"]).set_ind
 "The sources of data: what is recognised, which function reads it, and what that converts."
 
 # %% ../../nbs/01_data/15_sources.ipynb #srckindcell
-def _kind_of_columns(columns: Sequence[str], name: str) -> str:
-    columns = {str(c).strip().strip('"').lstrip("\ufeff") for c in columns}
+def _kind_of_columns(columns: Iterable[str], name: str) -> str:
+    written, columns = sorted(columns), {c.upper() for c in columns}
     if is_fluxdatakit(columns):
         return "fluxdatakit"
     if {"TIMESTAMP_START", "TIMESTAMP_END"} & columns:
@@ -64,7 +59,7 @@ def _kind_of_columns(columns: Sequence[str], name: str) -> str:
         return "fluxnet daily"
     if {"SITE_ID", "VARIABLE", "DATAVALUE"} <= columns:
         raise ValueError(f"{name}: site information (BIF, SITEINFO), no data; give it as bif=")
-    raise ValueError(f"{name}: not recognised, a table with the columns {', '.join(sorted(columns)[:6])}")
+    raise ValueError(f"{name}: not recognised, a table with the columns {', '.join(written[:6])[:200]}")
 
 
 def _kind_of_variables(ds: xr.Dataset, name: str) -> str:
@@ -79,17 +74,13 @@ def _kind_of_variables(ds: xr.Dataset, name: str) -> str:
     raise ValueError(f"{name}: not recognised; it has the variables {', '.join(map(str, list(ds.data_vars)[:8])) or 'none'} on {', '.join(map(str, ds.dims)) or 'nothing'}")
 
 
-def _header(path: Path) -> list[str]:
-    "The columns of a CSV, also of a compressed one."
-    with (gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open)(path, "rb") as file:
-        line = file.readline(1_000_000)
+def _columns(path: Path) -> list[str]:
     try:
-        text = line.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
+        return layout(path.name, partial(opened, path))[0]
+    except ValueError as error:
+        if "not a text file" not in str(error):
+            raise
         raise ValueError(f"{path.name}: not recognised, neither a table nor NetCDF, Zarr or zip") from error
-    if not text:
-        raise ValueError(f"{path.name}: the file is empty")
-    return text.split(";" if text.count(";") > text.count(",") else ",")
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcrecognisecell
 def is_zarr(path: str) -> bool:
@@ -116,16 +107,19 @@ def recognise(path: str | os.PathLike) -> str:
     with path.open("rb") as file:
         magic = file.read(8)
     if magic[:4] == b"\x89HDF" or magic[:3] == b"CDF":
-        with xr.open_dataset(path) as ds:
+        try:
+            ds = xr.open_dataset(path)
+        except UNREADABLE as error:
+            raise ValueError(f"{name}: not a readable NetCDF file, or truncated ({error})") from error
+        with ds:
             return _kind_of_variables(ds, name)
     if magic[:2] == b"PK":
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        daily = any("_DD_" in Path(n).name and n.lower().endswith(".csv") and not NOT_FLUXES.search(n) for n in names)
-        if not daily and halfhourly_member(names) is None:
-            raise ValueError(f"{name}: not recognised, a zip with {', '.join(names[:4])}")
+        names = tables_in(path)
+        daily = any("_DD_" in Path(n).name and not COMPANION.search(Path(n).name) for n in names)
+        if not daily and not halfhourly_members(names):
+            raise ValueError(f"{name}: not recognised, a zip with {', '.join(names[:4]) or 'no table'}")
         return "fluxnet daily" if daily else "fluxnet half-hourly"
-    return _kind_of_columns(_header(path), name)
+    return _kind_of_columns(_columns(path), name)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcfdkcell
 def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of_range: str = OUT_OF_RANGE, **attributes) -> xr.Dataset:
@@ -134,19 +128,19 @@ def read_fluxdatakit(path: str | os.PathLike, *, site: str | None = None, out_of
     Names and units as in `fluxdatakit_to_fluxnet`. `attributes` become site variables, `out_of_range` as in `validate_cube`. ValueError for another table.
     """
     path = as_path(path)
-    if "TIMESTAMP_START" in _header(path):
+    columns = [c.upper() for c in _columns(path)]
+    if "TIMESTAMP_START" in columns:
         return read_halfhourly(path, site=site, out_of_range=out_of_range, **attributes)
-    table = pd.read_csv(path)
-    if not is_fluxdatakit(table.columns):
-        raise ValueError(f"{path.name}: not FluxDataKit's, it has {', '.join(table.columns[:6])}")
+    if not is_fluxdatakit(columns):
+        raise ValueError(f"{path.name}: not FluxDataKit's, it has {', '.join(columns[:6])}")
+    table = read_columns(path.name, partial(opened, path), lambda c: FLUXDATAKIT.get(c, c) in VARIABLES.index, ["TIMESTAMP"])
     table, site = fluxdatakit_to_fluxnet(table), site or site_in_name(path.name)
     days = pd.to_datetime(table["TIMESTAMP"], format="%Y%m%d", errors="coerce")
     if days.isna().any():
         raise ValueError(f"{path.name}: TIMESTAMP {table['TIMESTAMP'][days.isna()].iloc[0]!r} is not a day")
     ds = xr.Dataset(coords={"site": [site], "time": pd.DatetimeIndex(days, name="time").as_unit("ns")})
     for name in VARIABLES.index[VARIABLES.kind != "site"].intersection(table.columns):
-        values = pd.to_numeric(table[name]).to_numpy(float)
-        ds[name] = ("site", "time"), np.where(values <= -9999, np.nan, values)[None], {"units": VARIABLES.unit[name]}
+        ds[name] = ("site", "time"), table[name].to_numpy(float)[None], {"units": VARIABLES.unit[name]}
     try:
         return validate_cube(with_attributes(ds, attributes).assign_attrs(source=path.name), attributes=False, out_of_range=out_of_range)
     except ValueError as error:
@@ -173,9 +167,6 @@ def read_source(path: str | os.PathLike, *, kind: str | None = None, **options) 
     return reader(path, **options)
 
 # %% ../../nbs/01_data/15_sources.ipynb #srcelsecell
-_COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
-
-
 def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) -> xr.Dataset | None:
     """What `open_cube` opened, read as the layout that it is; None where it is none but the package's own.
 
@@ -191,6 +182,20 @@ def other_layout(ds: xr.Dataset, path: str, out_of_range: str = OUT_OF_RANGE) ->
         return read_alma(path, out_of_range=out_of_range)
     return None
 
+# %% ../../nbs/01_data/15_sources.ipynb #srctables
+_COARSE = re.compile(r"_(WW|MM|YY)(?=[_.])")
+
+
+def _folder(path: Path, options: dict) -> xr.Dataset:
+    "The data in a folder and below it: of one site, or of several, read in parallel. ValueError where there are none."
+    from hybridecosys.data.build import find_sources  # here: it builds on this module
+
+    found, site = find_sources(path)[0], options.get("site")
+    found = [p for p in found if site in p.name] or found if site else found
+    if not found:
+        raise ValueError(f"{path}: no data in this folder")
+    return read_source(found[0], **options) if len(found) == 1 else read_many(found, **{k: v for k, v in options.items() if k != "site"})
+
 
 def other_table(path: str | os.PathLike | list | tuple, **options) -> xr.Dataset | None:
     """What `read_fluxnet` was given, read as the kind that it is; None for a daily FLUXNET file, or what is not recognised.
@@ -201,9 +206,11 @@ def other_table(path: str | os.PathLike | list | tuple, **options) -> xr.Dataset
     if isinstance(path, (list, tuple)):
         return read_many(path, **options)
     name = Path(path).name
+    if as_path(path).is_dir() and not is_zarr(local_path(path)):
+        return _folder(as_path(path), options)
     try:
         kind = None if _COARSE.search(name) else recognise(path)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         kind = None
     if kind in ("fluxnet half-hourly", "fluxdatakit", "alma"):
         return read_source(path, kind=kind, **options)

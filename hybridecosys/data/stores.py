@@ -83,6 +83,9 @@ def _years_undisturbed(dates: Sequence[str], first: pd.Timestamp) -> tuple[np.nd
     "(years from the last disturbance to `first`, NaN where none is known or it is later; 1 where undisturbed)."
     text = [str(d).strip() for d in dates]
     days = pd.to_datetime(pd.Series([None if d.lower() in ("undisturbed", "", "nan", "nat") else d for d in text]), errors="coerce")
+    odd = [d for d, day in zip(text, days) if pd.isna(day) and d.lower() not in ("undisturbed", "", "nan", "nat")]
+    if odd:
+        warn(f"cube: last_disturbance_on {', '.join(map(repr, odd[:5]))} is no date, so the age of the stand is unknown there")
     years = ((first - days).dt.days / 365.25).to_numpy(float)
     return np.where(years > 0, years, np.nan), np.array([1.0 if d.lower() == "undisturbed" else 0.0 for d in text])
 
@@ -133,6 +136,8 @@ def _site_values(ds: xr.Dataset, first: pd.Timestamp) -> dict[str, tuple]:
     if (classes := _per_site(ds, "PFT")) is not None:
         classes = [_PFT_NAMES.get(str(c).strip(), str(c).strip()) for c in classes]
         out["igbp"] = "site", [c if c in IGBP else UNKNOWN for c in classes]
+        if odd := [f"{c!r} at {s}" for c, s in zip(classes, labels(ds["site"].values)) if c not in (*IGBP, UNKNOWN)]:
+            warn(f"cube: PFT {', '.join(odd[:5])} is no class of vegetation, so it is unknown there")
     if (dates := _per_site(ds, "last_disturbance_on")) is not None:
         age, never = _years_undisturbed(dates, first)
         out["stand_age_site"] = "site", age, {"units": "yr", "long_name": "years since the last disturbance, at the start of the record"}
@@ -207,6 +212,8 @@ def is_zarr_fluxnet2015(ds: xr.Dataset) -> bool:
 # %% ../../nbs/01_data/14_stores.ipynb #storezarrcella
 def _local_starts(time: pd.DatetimeIndex, temperature: np.ndarray, site: str, longitude: float, offset: float | None):
     "(index of the intervals, their start in local standard time, step) of one site of zarr-fluxnet2015."
+    if len(wrong := np.flatnonzero(np.diff(time.values) <= np.timedelta64(0))):
+        raise ValueError(f"site {site}: the time {time[wrong[0] + 1]} is not after the one before it, {time[wrong[0]]}")
     known = np.flatnonzero(~np.isnan(temperature))
     if len(known) < 48:
         raise ValueError(f"site {site}: {len(known)} half-hours with a temperature")
@@ -277,7 +284,7 @@ def read_zarr_fluxnet2015(store: str | os.PathLike | xr.Dataset = ZARR_FLUXNET20
     parts = []
     for site in tqdm(sites, desc="sites", disable=not progress):
         one = ds.isel(site=[int(np.flatnonzero(have == site)[0])])
-        days = _local_days(one, (utc_offset or {}).get(site), least=least, daytime=daytime)
+        days = _local_days(one, (utc_offset or {}).get(site), least=least, daytime=daytime, out_of_range=out_of_range)
         for name in ("latitude", "longitude"):
             days[name] = "site", one[name].values.astype(float), {"units": VARIABLES.unit[name]}
         parts.append(days)

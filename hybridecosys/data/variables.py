@@ -155,10 +155,11 @@ def check_dates(time: pd.DatetimeIndex, where: str = "cube") -> None:
 
 # %% ../../nbs/01_data/01_variables.ipynb #cd621a8d
 def place_of(data: xr.DataArray, index: tuple[int, ...]) -> str:
-    "`site DE-Hai on 2001-03-04` for one position of `data`."
+    "`site DE-Hai on 2001-03-04` for one position of `data`, with the time of day where it has one."
     at = dict(zip(data.dims, index))
     site = f"site {data['site'].values[at['site']]}" if "site" in at and "site" in data.coords else ""
-    day = f"on {pd.Timestamp(data['time'].values[at['time']]):%Y-%m-%d}" if "time" in at else ""
+    time = pd.Timestamp(data["time"].values[at["time"]]) if "time" in at else None
+    day = "" if time is None else f"on {time:%Y-%m-%d}" if time == time.normalize() else f"on {time:%Y-%m-%d %H:%M}"
     return f"{site} {day}".strip()
 
 

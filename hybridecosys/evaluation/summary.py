@@ -8,7 +8,6 @@ __all__ = ['FILES', 'held_out', 'paired_scores', 'score_table', 'describe_parame
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #d8f56a42
 import base64
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -190,7 +189,7 @@ class RunFiles:
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #0a82a523b
 def read_run(run_dir: str | Path) -> RunFiles:
-    """Read a run directory.
+    """Read a run directory, of `train`, `crossval`, `calibrate` or `evaluate`: what it holds by name (`scores`, `parameters`, `losses`, ...), None where a file is absent.
 
     Raises FileNotFoundError where there is none or it has neither scores nor losses,
     ValueError with the name of a broken file, and of the column that is missing or holds no numbers."""
@@ -283,34 +282,36 @@ pre{background:#f6f6f6;padding:.6rem;overflow-x:auto;font-size:.8em}
 .long{break-inside:auto}tr{break-inside:avoid}thead{display:table-header-group}pre{white-space:pre-wrap}}"""
 
 # %% ../../nbs/05_evaluation/03_summary.ipynb #f0219712a
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{{ css | safe }}</style></head>
+<body>
+{% if blocks and title == blocks[0].content %}
+<h1>{{ title }}</h1>
+{% endif %}
+<nav>{% for b in headings %}<a href="#part{{ loop.index }}">{{ b.content }}</a>{% endfor %}</nav>
+{% set part = namespace(number=0) %}
+{% for b in blocks if b.kind != "title" %}
+{% if b.kind == "table" %}
+<div class="table{{ " long" if b.content | length > 25 }}"><p class="caption">{{ b.caption }}</p><div class="wide">{{ table(b.content) | safe }}</div></div>
+{% elif b.kind == "figure" %}
+<figure><img alt="{{ b.caption }}" src="data:image/png;base64,{{ picture(b.content) }}"><figcaption>{{ b.caption }}</figcaption></figure>
+{% elif b.kind == "heading" %}
+{% set part.number = part.number + 1 %}
+<h2 id="part{{ part.number }}">{{ b.content }}</h2>
+{% else %}
+<{{ "p" if b.kind == "text" else "pre" }}>{{ b.content }}</{{ "p" if b.kind == "text" else "pre" }}>
+{% endif %}
+{% endfor %}
+</body></html>
+"""
+
+
 def to_html(blocks: Sequence[Block], folder: Path) -> str:
     "The blocks as one self-contained HTML page: figures are read from below `folder` and embedded."
-    body, headings = [], []
-    for b in blocks:
-        caption = html.escape(b.caption)
-        if b.kind == "table":
-            table = _as_text(b.content).to_html(index=False, border=0, escape=True)
-            long = " long" if len(b.content) > 25 else ""
-            body.append(f'<div class="table{long}"><p class="caption">{caption}</p><div class="wide">{table}</div></div>')
-        elif b.kind == "figure":
-            data = base64.b64encode((folder / str(b.content)).read_bytes()).decode()
-            body.append(
-                f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-        elif b.kind == "heading":
-            headings.append(html.escape(str(b.content)))
-            body.append(f'<h2 id="part{len(headings)}">{headings[-1]}</h2>')
-        else:
-            tag = {"title": "h1", "text": "p", "pre": "pre"}[b.kind]
-            body.append(f"<{tag}>{html.escape(str(b.content))}</{tag}>")
-    title = html.escape(next((str(b.content) for b in blocks if b.kind == "title"), "Run"))
-    links = "".join(f'<a href="#part{i}">{text}</a>' for i, text in enumerate(headings, 1))
-    where = 1 if blocks and blocks[0].kind == "title" else 0
-    body.insert(where, f"<nav>{links}</nav>")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_CSS}</style></head>\n"
-        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
-    )
+    import jinja2
+
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(_PAGE)
+    return page.render(title=next((b.content for b in blocks if b.kind == "title"), "Run"), css=_CSS, blocks=blocks, headings=[b for b in blocks if b.kind == "heading"],
+                       table=lambda t: _as_text(t).to_html(index=False, border=0, escape=True), picture=lambda name: base64.b64encode((folder / name).read_bytes()).decode())

@@ -192,7 +192,7 @@ def _known(seen: xr.Dataset, mine: Sites, targets: Sequence[str] | None) -> xr.D
         warnings.warn(f"no site has {MIN_DAYS} days of {', '.join(absent)} on the days that calibrate, or they are constant: left out", stacklevel=5)
     empty = ~np.any(list(enough.values()), axis=0)
     if empty.any():
-        raise ValueError(f"site {seen.site.values[empty.argmax()]} has no target with {MIN_DAYS} observed days, not all the same, on the days that calibrate")
+        raise ValueError(f"site {seen.site.values[np.argmax(empty)]} has no target with {MIN_DAYS} observed days, not all the same, on the days that calibrate")
     return seen[[t for t in seen if t not in absent]]
 
 

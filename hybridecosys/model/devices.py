@@ -23,7 +23,8 @@ from .inputs import Inputs, take_sites
 # %% ../../nbs/03_model/08_devices.ipynb #14f6d5fd
 def lane_devices() -> list[jax.Device]:
     """The devices that share the lanes: all local ones, or the default device where one is set."""
-    chosen = jax.config.jax_default_device  # type: ignore[attr-defined] # the fields of this class are made when jax is imported
+    settings: Any = jax.config  # whose fields are made when jax is imported
+    chosen = settings.jax_default_device
     if chosen is None:
         return jax.local_devices()
     return jax.local_devices(backend=chosen)[:1] if isinstance(chosen, str) else [chosen]
