@@ -27,10 +27,11 @@ from ..data.observations import TARGETS
 from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
 from .cost import MIN_DAYS, one_minus_nnse, output_names
+from .evolution import begin_evolution, best_of_evolution, evolve
 from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
-from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
+from .search import Problem, begin_descent, best_of_descent, calibration_years, descend, early, in_ranges, is_held_out, starting_points
 from ..model.cluster import connected
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model, require_model
