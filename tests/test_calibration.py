@@ -10,6 +10,7 @@ from hybridecosys.data.sites import prepare
 from hybridecosys.learning import calibration, search
 from hybridecosys.learning.calibration import Calibration, calibrate
 from hybridecosys.learning.cost import output_names
+from hybridecosys.model.bucket import bucket
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
 
@@ -40,6 +41,25 @@ def test_near_the_noise_and_better_than_the_defaults_everywhere(cube, fit):
     np.testing.assert_allclose(found, fit.costs, rtol=1e-3)  # what is returned has the cost that is told
     assert (found < default).all()
     assert np.median((found - noise) / (default - noise)) < 0.2, (default, found, noise)
+
+
+def test_what_is_known_of_the_spinup_serves_near_by():
+    cube = synthetic_cube(n_sites=4, years=2, model=bucket(), spinup="accelerated")
+    fit = calibrate(bucket(), cube, spinup="accelerated", starts=1, steps=1, progress=False)
+    problem, sites = fit.problem(cube), np.arange(4)
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (4, len(fit.model.learned))).astype(np.float32)
+    cost, gradient, matrix, through = problem.slopes(x, sites, 4)
+    assert through.shape[:2] == x.shape and np.isfinite(through).all() and (through != 0).any()
+    again = problem.slopes(x, sites, 4, through)
+    for a, b in zip(again, (cost, gradient, matrix)):
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3 * np.abs(b).max())  # from here it is the same but for rounding
+    near = np.clip(x + 0.02, 0, 1)
+    anew, kept = problem.slopes(near, sites, 4), problem.slopes(near, sites, 4, through)
+    np.testing.assert_allclose(anew[0], kept[0], rtol=1e-6)  # the cost itself is that of a whole run
+    assert np.corrcoef(anew[1].ravel(), kept[1].ravel())[0, 1] > 0.98
+    assert np.array_equal(kept[3], through) and not np.array_equal(anew[3], through)
+    without = problem.slopes(near, sites, 4, np.zeros_like(through))
+    assert np.abs(without[1] - anew[1]).max() > 5 * np.abs(kept[1] - anew[1]).max()  # and it is needed
 
 
 def test_history_and_bounds(fit):

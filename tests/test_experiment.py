@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from hybridecosys import HybridModel, SequenceModel, bucket, cross_validate, open_cube, prepare_forcing, simulate, wroasted
+from hybridecosys import HybridModel, SequenceModel, bucket, cross_validate, open_cube, prepare_forcing, simulate, synthetic_cube, wroasted
 from hybridecosys.cli import main
 from hybridecosys.data.weather import synthetic_weather
 from hybridecosys.study import own_model
@@ -60,6 +60,25 @@ def test_run_directory_holds_everything(trained):
     for name, values in parameters.items():
         assert values.attrs["lower"] <= values.min() and values.max() <= values.attrs["upper"], name
     assert "8 sites: 4 train, 2 valid, 2 test" in (trained / "log.txt").read_text()
+
+
+def test_a_baseline_leaves_the_network_as_it_is_and_a_start_does_not(tmp_path, small_model):
+    synthetic_cube(n_sites=6, years=1, model=bucket(), spinup="none").to_netcdf(tmp_path / "cube.nc")
+    args = ["train", "--cube", str(tmp_path / "cube.nc"), "--epochs", "4", "--spinup", "none", "--features", "igbp", "--hidden", "4"]
+    args += ["--layers", "1", "--valid-fraction", "0", "--test-fraction", "0.4"]
+    more = {"alone": [], "baseline": ["--baseline"], "start": ["--one-for-all"]}
+    runs = {}
+    for name, flag in more.items():
+        assert main([*args, *flag, "--out", str(tmp_path / name)]) == 0
+        runs[name] = xr.load_dataset(tmp_path / name / "parameters.nc"), pd.read_csv(tmp_path / name / "scores.csv")
+    xr.testing.assert_identical(runs["alone"][0], runs["baseline"][0])
+    assert not runs["alone"][0].equals(runs["start"][0])
+    for name in ("baseline", "start"):
+        assert set(runs[name][1].method) - set(runs["alone"][1].method) == {"one for all"}
+        assert pd.read_csv(tmp_path / name / "one_for_all" / "losses.csv").epoch.max() == 1  # three tenths of the epochs
+    true = xr.load_dataset(tmp_path / "alone" / "true_parameters.nc")
+    assert {n for n, v in true.items() if "reach" in v.attrs} == {n for n in bucket().learned if n in true}
+    assert "Which parameters are found again" in (tmp_path / "alone" / "report.md").read_text()
 
 
 def test_a_target_withheld_from_training_is_scored(cube, tmp_path, small_model):

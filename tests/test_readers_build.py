@@ -107,6 +107,27 @@ def test_many_files_equal_each_alone(tmp_path, table, folder):
         read_many([])
 
 
+def test_progress_is_shown_unless_told_otherwise(tmp_path, folder, capsys):
+    for progress, shown in ((True, True), (False, False)):
+        read_many([sample_path(), folder / "deeper" / HH], progress=progress)
+        build_cube(folder, table=PLACES, progress=progress)
+        said = capsys.readouterr().err
+        assert ("files: 100%" in said and "2/2" in said, "sources: 100%" in said and "3/3" in said) == (shown, shown)
+
+
+def test_what_lies_in_a_folder_beside_the_data_is_left_out_with_its_reason(tmp_path, table):
+    """An unpacked archive of ICOS, and FULLSET beside SUBSET."""
+    names = {"ICOSETC_DE-Xxx_FLUXNET_DD_L2.csv": None, "ICOSETC_DE-Xxx_FLUXNET_HH_L2.csv": "daily file is there", "ICOSETC_DE-Xxx_METEO_L2.csv": "without gap-filling",
+             "ICOSETC_DE-Xxx_FLUXES_L2.csv": "without gap-filling", "ICOSETC_DE-Xxx_SITEINFO_L2.csv": "site information", "ICOSETC_DE-Xxx_VARINFO_FLUXNET_DD_L2.csv": "auxiliary",
+             "FLX_DE-Yyy_FLUXNET2015_FULLSET_DD_2000-2001_1-3.csv": None, "FLX_DE-Yyy_FLUXNET2015_SUBSET_DD_2000-2001_1-3.csv": "FULLSET file is there",
+             "FLX_DE-Yyy_FLUXNET2015_ERAI_DD_1989-2014_1-3.csv": "reanalysis", "FLX_DE-Yyy_FLUXNET2015_AUXNEE_2000-2001_1-3.csv": "auxiliary"}  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_text("TIMESTAMP\n")
+    found, left = find_sources(tmp_path)
+    assert {p.name for p in found} == {n for n, reason in names.items() if reason is None}
+    assert all(reason in left[n] for n, reason in names.items() if reason)
+
+
 def test_joined_sites_have_no_hole_in_the_dates_and_forcing_can_be_made():
     one = sample_site()
     late = one.assign_coords(site=["XX-Zzz"], time=one.time + np.timedelta64(365 * 10, "D"))
@@ -242,6 +263,26 @@ def test_table_of_sites():
     with pytest.raises(ValueError, match="DE-Hai comes twice"):
         with_table(cube, pd.DataFrame({"sand": [0.3, 0.4]}, index=["DE-Hai", "DE-Hai"]))
     assert SAMPLE_ATTRIBUTES["igbp"] == "GRA"
+
+
+SITES = {
+    "as the docstring has it": "site,latitude,igbp,elevation,sand_2\nUS-AR1,36.4,GRA,,0.5\nNA-Foo,1,DBF,2,0.1\n",
+    "of a spreadsheet": "\ufeffSITE_ID;Latitude;IGBP;Elev;sand_2\nUS-AR1;36,4;GRA;-9999;0,5\n",
+    "in Latin-1, with a name in words": "Site,LAT,IGBP,elevation,sand_2,name\nUS-AR1,36.4,GRA,NA,0.5,Préfecture\n",
+}
+
+
+@pytest.mark.parametrize("form", SITES)
+def test_table_of_sites_as_it_circulates(tmp_path, form):
+    (tmp_path / "sites.csv").write_bytes(SITES[form].encode("latin-1" if "Latin" in form else "utf-8"))
+    got = with_table(sample_site().drop_vars("elevation"), tmp_path / "sites.csv")
+    assert (got.latitude.item(), got.igbp.item(), got.sand_2.item()) == (36.4, "GRA", 0.5) and got.latitude.attrs["units"] == "degrees_north"
+    assert "elevation" in got and got.elevation.isnull().all()
+
+
+def test_a_misspelled_column_of_the_table_is_answered(tmp_path):
+    with pytest.raises(ValueError, match="site attribute 'elevaton' unknown; did you mean 'elevation'"):
+        build_cube([sample_path()], table=pd.DataFrame({"elevaton": [611]}, index=["US-AR1"]), progress=False)
 
 
 def test_open_cube_knows_the_other_layouts(tmp_path, table):

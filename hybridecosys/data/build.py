@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ import xarray as xr
 from .choices import as_path, local_path, warn
 from .cube import REQUIRED, UNKNOWN, VARIABLES, require_dataset, validate_cube
 from .files import write_dataset, write_table
-from .fluxnet import COMPANION
+from .fluxnet import COMPANION, check_attribute
 from .names import did_you_mean, named_arguments, one_of
 from .observations import TARGETS
 from .sources import SOURCES, is_zarr, join_sites, read_source, recognise
+from .tables import layout, opened
 from .units import convert
 
 # %% ../../nbs/01_data/16_build.ipynb #bldfindcell
@@ -198,7 +200,7 @@ def _read_all(paths: list[str], options: dict, folder: Path | None, workers: int
     with ThreadPoolExecutor(max(1, workers or min(len(paths), os.cpu_count() or 1))) as pool:
         futures = [pool.submit(_part, p, options, folder) for p in paths]
         try:
-            for path, future in zip(paths, tqdm(futures, desc="sources", disable=not progress)):
+            for future, path in zip(tqdm(futures, desc="sources", disable=not progress), paths):  # the bar first, so that it reaches its end
                 try:
                     parts.append(future.result())
                     read.append(path)
@@ -212,13 +214,30 @@ def _read_all(paths: list[str], options: dict, folder: Path | None, workers: int
     return parts, read, errors
 
 # %% ../../nbs/01_data/16_build.ipynb #bldreadallcella
+_SPELT = {"site_id": "site", "lat": "latitude", "lon": "longitude", "long": "longitude", "elev": "elevation"}
+
+
+def _table_of_sites(table: pd.DataFrame | str | os.PathLike) -> pd.DataFrame:
+    "The table with the names of attributes as in `VARIABLES`, its index the sites. ValueError for a name that is nearly one."
+    if not isinstance(table, pd.DataFrame):
+        path = as_path(table)
+        columns, separator, coding = layout(path.name, partial(opened, path))
+        missing = {c: ["", "NA", "nan", "NaN", "-9999", "-9999.0"] for c in columns if c.lower() not in ("site", "site_id")}
+        with opened(path) as file:
+            table = pd.read_csv(file, sep=separator, encoding=coding, decimal="," if separator == ";" else ".", keep_default_na=False, na_values=missing, skipinitialspace=True)
+    known = {v.lower(): v for v in (*VARIABLES.index, "igbp", "koppen", "site")}
+    table = table.rename(columns={c: _SPELT.get(low, known.get(low, c)) for c in table.columns if (low := str(c).strip().lower())})
+    for name in table.columns:
+        check_attribute(str(name), 0.87)  # `sand_2` is a name of one's own
+    return table.set_index(table["site"].astype(str).str.strip()).drop(columns="site") if "site" in table.columns else table
+
+
 def with_table(cube: xr.Dataset, table: pd.DataFrame | str | os.PathLike) -> xr.Dataset:
     """Attributes of the sites from a table (index or column `site`, one column for each attribute, in the units of `VARIABLES`), over those of the cube.
 
-    An empty cell leaves what the cube has. ValueError for a table without sites, or that names one twice.
+    An empty cell, or -9999 in a CSV, leaves what the cube has. ValueError for a table without sites, one that names a site twice, and for a misspelled attribute.
     """
-    table = table if isinstance(table, pd.DataFrame) else pd.read_csv(as_path(table))
-    table = table.set_index("site") if "site" in table.columns else table
+    table = _table_of_sites(table)
     if table.index.has_duplicates:
         raise ValueError(f"table of sites: {table.index[table.index.duplicated()][0]} comes twice")
     if not len(table.index.intersection(cube["site"].values)):

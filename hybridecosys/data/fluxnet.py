@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMPANION', 'SAMPLE_ATTRIBUTES', 'SAMPLE_ATTRIBUTION', 'site_in_name', 'best_member', 'site_tables', 'data_file',
-           'read_site_info', 'found_attributes', 'with_cut', 'with_attributes', 'read_fluxnet', 'sample_path',
-           'sample_site']
+           'read_site_info', 'found_attributes', 'with_cut', 'check_attribute', 'with_attributes', 'read_fluxnet',
+           'sample_path', 'sample_site']
 
 # %% ../../nbs/01_data/03_fluxnet.ipynb #f1e52a95
 import difflib
@@ -234,15 +234,20 @@ def _series(table: pd.DataFrame, site: str) -> xr.Dataset:
             ds[name] = ("site", "time"), values[None], {"units": row.unit, "long_name": row.long_name}
     return ds
 
-
+# %% ../../nbs/01_data/03_fluxnet.ipynb #7424754fa
 _ATTRIBUTES = [*VARIABLES.index[VARIABLES.kind == "site"], "igbp", "koppen"]
+
+
+def check_attribute(name: str, cutoff: float = 0.8) -> None:
+    "ValueError for the name of an attribute of a site that is nearly one of `VARIABLES`; other names are one's own."
+    near = difflib.get_close_matches(name, _ATTRIBUTES, n=1, cutoff=cutoff)
+    if near and near != [name]:
+        raise ValueError(f"site attribute {name!r} unknown; did you mean {near[0]!r}?")
 
 
 def with_attributes(ds: xr.Dataset, attributes: dict) -> xr.Dataset:
     for name, value in attributes.items():
-        near = difflib.get_close_matches(name, _ATTRIBUTES, n=1, cutoff=0.8)
-        if near and near != [name]:
-            raise ValueError(f"site attribute {name!r} unknown; did you mean {near[0]!r}?")
+        check_attribute(name)
         row = VARIABLES.loc[name] if name in VARIABLES.index else None
         if isinstance(value, xr.DataArray):
             value = value if row is None else convert(value.rename(name), row.unit)

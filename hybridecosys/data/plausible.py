@@ -6,6 +6,8 @@
 __all__ = ['PLAUSIBLE', 'LEAST_DAYS', 'LEAST_YEAR', 'implausible', 'warn_implausible']
 
 # %% ../../nbs/01_data/13_plausible.ipynb #plaus002
+from functools import reduce
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -120,7 +122,7 @@ def _carbon_figures(get) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         off = misfit.pop("") / np.sqrt(_means(gpp**2, nee + reco)[0])
         left = {k: np.where(off > 0.1, m / off / np.sqrt(_means(gpp**2, nee + reco)[0]), np.nan) for k, m in misfit.items()}
-        best = np.fmin.reduce(np.stack(list(left.values())))
+        best = reduce(np.fmin, left.values())
         turned = best < PLAUSIBLE.lower["gpp_sign"]
     out = {k: np.where(x == best, x, np.nan) for k, x in left.items()} | {"carbon_sum": np.where(turned, np.nan, off)}
     known = np.isfinite(off)

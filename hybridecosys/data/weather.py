@@ -10,11 +10,11 @@ __all__ = ['CLIMATES', 'PERSISTENCE', 'GAMMA_SHAPE', 'AUTOCORRELATION', 'NIGHT',
 # %% ../../nbs/01_data/10_weather.ipynb #ff01275a
 from collections.abc import Sequence
 from io import StringIO
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.signal import lfilter
 
 from .bioclim import aridity_index, koppen_from_weather
 from .cube import VARIABLES
@@ -98,7 +98,7 @@ def temperature(rng: np.random.Generator, climate: dict, doy: np.ndarray, wet: n
     "Daily mean air temperature (degC), (time,): seasonal cycle + AR(1) anomalies + wet-day effect."
     summer = _season(doy, climate["latitude"])
     noise = rng.normal(size=len(doy)) * np.sqrt(1 - AUTOCORRELATION**2)
-    anomaly = climate["t_noise"] * (1 - 0.3 * summer) * lfilter([1], [1, -AUTOCORRELATION], noise)
+    anomaly = climate["t_noise"] * (1 - 0.3 * summer) * np.fromiter(accumulate(noise, lambda before, new: AUTOCORRELATION * before + new), float)
     cycle = climate["t_mean"] + climate["t_season"] * summer
     effect = -0.5 * climate["t_noise"] * np.tanh((cycle - 3) / 6)
     return cycle + anomaly + effect * (wet - climate["p_wet"])

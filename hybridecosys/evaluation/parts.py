@@ -92,7 +92,7 @@ def parameter_part(page: Page, run: RunFiles) -> None:
 
 # %% ../../nbs/05_evaluation/11_parts.ipynb #71b0c010a
 def _pair_part(page: Page, run: RunFiles, reference: xr.Dataset, name: str, title: str, words: str) -> None:
-    "Learned parameters against another set: agreement and scatter."
+    "Learned parameters against another set: agreement, which of them the data hold (where the reference says so: attribute reach), and scatter."
     page.add("heading", title)
     table = parameter_table(run.parameters)
     table = table[[p in reference for p in table.index]]
@@ -104,7 +104,13 @@ def _pair_part(page: Page, run: RunFiles, reference: xr.Dataset, name: str, titl
     if table.empty or len(sites) < 2:
         page.add("text", f"The two sets share {len(table)} parameters with bounds and {len(sites)} sites: nothing to compare.")
         return
-    page.add("table", parameter_agreement(reference, run.parameters, table, sites),
+    agreement = parameter_agreement(reference, run.parameters, table, sites)
+    reach = pd.Series({n: reference[n].attrs["reach"] for n in table.index if "reach" in reference[n].attrs}, dtype=float)
+    if len(reach):
+        page.figure(f"parameters_{name}_recovered.png", draw.recovered(agreement, reach),
+                    "Which parameters are found again. Constrained: the cost of a site rises by 5 % before the parameter has moved through half of its range, even if all others make up for it "
+                    f"(Gauss-Newton matrix at the truth, median of the {where}).")
+    page.add("table", agreement,
              f"{words} at {where}; bias and rmse as a share of the range between the bounds; at_bound: share of sites with the learned value within 1 % of a bound.")
     for i, names in enumerate(_panels_of(table.index)):
         page.figure(f"parameters_{name}_{i + 1}.png", draw.parameter_scatter(reference, run.parameters, table, (name, "learned"), names, sites),

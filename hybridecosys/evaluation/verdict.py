@@ -39,6 +39,8 @@ def example_parameters(split: dict[str, str]) -> tuple[pd.DataFrame, xr.Dataset,
                           index=["gpp_potential.eps_max", "gpp_temperature.t_opt", "gpp_vpd.kappa"])
     rng = np.random.default_rng(0)
     true = xr.Dataset({p: ("site", rng.uniform(r.lower, r.upper, len(split))) for p, r in bounds.iterrows()}, {"site": list(split)})
+    for p, reach in zip(bounds.index, (0.1, 0.3, 0.8)):
+        true[p].attrs["reach"] = reach
     return bounds, true, (0.8 * true + 0.1).assign_coords(split=("site", list(split.values())))
 
 # %% ../../nbs/05_evaluation/11_verdict.ipynb #examplerun1

@@ -27,10 +27,11 @@ from ..data.observations import TARGETS
 from ..data.sites import Sites, names_of, options_of, prepared
 from .batches import make_training_data
 from .cost import MIN_DAYS, one_minus_nnse, output_names
+from .evolution import begin_evolution, best_of_evolution, evolve
 from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
-from .search import Problem, begin_descent, begin_evolution, best_of_descent, best_of_evolution, calibration_years, descend, early, evolve, in_ranges, is_held_out, starting_points
+from .search import Problem, begin_descent, best_of_descent, calibration_years, descend, early, in_ranges, is_held_out, starting_points
 from ..model.cluster import connected
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model, require_model
@@ -191,7 +192,7 @@ def _known(seen: xr.Dataset, mine: Sites, targets: Sequence[str] | None) -> xr.D
         warnings.warn(f"no site has {MIN_DAYS} days of {', '.join(absent)} on the days that calibrate, or they are constant: left out", stacklevel=5)
     empty = ~np.any(list(enough.values()), axis=0)
     if empty.any():
-        raise ValueError(f"site {seen.site.values[empty.argmax()]} has no target with {MIN_DAYS} observed days, not all the same, on the days that calibrate")
+        raise ValueError(f"site {seen.site.values[np.argmax(empty)]} has no target with {MIN_DAYS} observed days, not all the same, on the days that calibrate")
     return seen[[t for t in seen if t not in absent]]
 
 

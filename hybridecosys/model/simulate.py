@@ -175,7 +175,7 @@ def simulate(model: Model, forcing: xr.Dataset | Sites, parameters: Mapping | xr
     with jax.enable_x64(dtype == "float64"):
         inputs = make_inputs(forcing, np.dtype(dtype), spinup=spinup != "none" and state is None, record=(start, length))
         if spinup != "none" and state is None and (length < 365).any():
-            raise ValueError(f"site {sites[int(length.argmin())]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
+            raise ValueError(f"site {sites[int(np.argmin(length))]} has only {length.min()} days; a spin-up needs 365 (spinup='none' does not)")
         begin = None if state is None else read_state(state, sites, dtype, model.pools)
         final, out = run_everywhere(model, {n: jnp.asarray(v, dtype) for n, v in values.items()}, inputs, spinup, (*outputs, *balances_of(model)), begin)
     result = labelled_run(model, forcing, inputs, start, length, final, out)

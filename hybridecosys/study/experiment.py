@@ -25,6 +25,7 @@ from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
 from .directory import check_free, forcing_options, load_cube, log, logged, resumed, split_sites, start_run, tell_changes, unused
 from .folds import neighbourhoods
+from ..evaluation.identifiability import reach_at
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run, tell_changed
@@ -33,7 +34,7 @@ from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
-from ..learning.options import CalibrationOptions, NetworkOptions, TrainingOptions
+from ..learning.options import ONE_FOR_ALL, CalibrationOptions, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from ..model.structure import Model
 
@@ -81,7 +82,7 @@ def save_evaluation(run_dir: Path, runs: Mapping[str, xr.Dataset], seen: xr.Data
     return scores
 
 # %% ../../nbs/05_study/02_experiment.ipynb #8aa63708
-def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, float] | None = None):
+def make_hybrid(options: TrainOptions, features: list[str] | None, start: Mapping[str, Any] | None = None):
     "An untrained `HybridModel` with the network of the options, near the parameters `start`, if given."
     return HybridModel(model_of_options(options), features, options.seed, spinup=options.spinup, network=select_options(options, NetworkOptions), forcing=forcing_options(options), start=start)
 
@@ -108,10 +109,13 @@ def run_of_truth(run_dir: Path, sites: Sites, hybrid: HybridModel, learned: xr.D
     """The run with the parameters that a synthetic cube was made with, as "truth", if this model made it; writes them, and logs how well they were found. Nothing for other cubes."""
     if (truth := true_parameters(sites.cube, hybrid.model)) is None:
         return {}
-    write_dataset(run_dir / "true_parameters.nc", describe_parameters(truth, hybrid.model.parameters))
+    truth, same = describe_parameters(truth, hybrid.model.parameters), len(truth.data_vars) == sites.cube.sizes["parameter"]  # or the cube was made with another structure
     if len(test) > 1:
         log.info(recovery(truth, learned, hybrid.model.parameters, test))
-    if len(truth.data_vars) != sites.cube.sizes["parameter"]:  # the cube was made with another structure
+    for name, reach in reach_at(hybrid.model, sites.select(test), truth, hybrid.spinup).items() if same and len(test) > 1 else ():
+        truth[name].attrs["reach"] = float(reach)
+    write_dataset(run_dir / "true_parameters.nc", truth)
+    if not same:
         return {}
     return {"truth": simulate(hybrid.model, sites, truth, spinup=hybrid.spinup, outputs=outputs)}
 
@@ -142,9 +146,10 @@ def run_experiment(options: TrainOptions | Mapping) -> dict:
         log.info("the first epoch takes longest: it compiles the model")
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
-        if options.one_for_all:
-            one = train_hybrid(make_hybrid(options, []), part, options, run_dir / "one_for_all")
+        if options.baseline or options.one_for_all:
+            one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=max(1, round(ONE_FOR_ALL * options.epochs))), run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
+        if options.one_for_all:
             start = {str(n): float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
             hybrid = make_hybrid(options, list(options.features) or None, start)
         train_hybrid(hybrid, part, options, run_dir)

@@ -130,8 +130,10 @@ class LearnOptions(TrainingOptions, NetworkOptions, ModelOptions):
     """Observations to learn from; all that the cube carries by default."""
     spinup: Spinup = "accelerated"
     """How the pools are brought to their starting values."""
+    baseline: bool = False
+    """Learn one set of parameters for all sites, too, to compare with (takes a third of the time more)."""
     one_for_all: bool = False
-    """Learn one set of parameters for all sites first: a baseline, and what the network then starts from (doubles the time)."""
+    """The same, and let the network start from it."""
 
     def __post_init__(self):
         for base in (ModelOptions, NetworkOptions, TrainingOptions):
