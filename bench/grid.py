@@ -3,7 +3,8 @@
     python bench/grid.py [--cells 1000000] [--chunks space|time] [--workers 2] [--tile 50 80] [--kill] [--folder FOLDER]
 
 Seven daily outputs, no spin-up, float32. The forcing lies in a Zarr store, in chunks of a tile and all days (space) or of a month and all cells (time). Both are measured after a first run of
-the same shape, so without compilation: the plain run on `--plain` cells, three times before and three times after; the cluster's figures are of its client and all its workers together, from opening the
+the same shape, so without compilation: the plain run on `--plain` cells, three times before and three times after; the cluster's figures are of its
+client and all its workers together, from opening the
 forcing to the last byte of the result. Memory of each worker is read every second. With `--kill` a worker is killed when half of the result is there. Prints JSON.
 """
 
