@@ -176,8 +176,11 @@ def land_cells(forcing: xr.Dataset, cells: Sequence[str], mask: xr.DataArray | N
     if not land.any():
         raise ValueError("no cell to simulate: the mask is false, or an attribute is missing, everywhere")
     where = np.flatnonzero(land)
-    sites = cell_names({d: forcing[d].values for d in cells}, where)
-    site_attributes(xr.Dataset({n: ("site", v[where]) for n, v in known.items()}), sites)
+    attributes = xr.Dataset({n: ("site", v[where]) for n, v in known.items()})
+    try:
+        site_attributes(attributes, where)
+    except ValueError:  # again, with names: of a million cells they take longer than all else here
+        site_attributes(attributes, cell_names({d: forcing[d].values for d in cells}, where))
     return land
 
 
@@ -202,6 +205,8 @@ def grid_parameters(model: Model, parameters, forcing: xr.Dataset, cells: Sequen
         elif np.ndim(value) and not (name in model.parameter_table and model.parameter_table[name].shape):
             raise ValueError(f"parameter {name}: values for each cell must be a DataArray with the dimensions {', '.join(cells)}")
         given[str(name)] = value
+    if not given:
+        return {}
     names = cell_names({d: forcing[d].values for d in cells}, np.flatnonzero(land))
     values = {name: value for name, value in complete_parameters(model, given, names).items() if name in given}
     if uneven := [name for name, value in values.items() if value.ndim > 1 and value.shape[-1] > 1]:

@@ -115,7 +115,8 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     outputs = chosen_outputs(model, outputs)
     if layered := [n for n in outputs if n in layered_outputs(model)]:
         raise ValueError(f"outputs {', '.join(layered)} have layers, and a store of a grid holds none: leave them out, or simulate the cells as sites (cells_to_sites)")
-    job = Job(model, spinup, outputs, dtype, min(lanes, int(np.prod(size))), mask is not None, cells, str(store.absolute()))
+    portions = -(-int(np.prod(size)) // lanes)  # of a tile, as equal as can be
+    job = Job(model, spinup, outputs, dtype, -(-int(np.prod(size)) // portions), mask is not None, cells, str(store.absolute()))
     regions, identity = tiles([forcing.sizes[d] for d in cells], size), grid_identity(job, forcing, size, given, land)
     if not resume:
         if store.exists():

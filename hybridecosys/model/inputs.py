@@ -98,7 +98,7 @@ def take_sites(tree, sites):
 # %% ../../nbs/03_model/03_inputs.ipynb #7bd17a7cb
 def _gather(values: np.ndarray, time: np.ndarray, site: np.ndarray, dtype) -> np.ndarray:
     """`values` (site, time) at positions in time (..., lane) of sites that broadcast to them."""
-    if site.size == len(values) and (time == time[..., :1]).all():  # lanes are sites, all on the same day
+    if site.size == len(values) and (time.strides[-1] == 0 or (time == time[..., :1]).all()):  # lanes are sites, all on the same day
         rows = time[..., 0].ravel()
         steady = (np.diff(rows) == 1).all()
         return np.ascontiguousarray(values.T[rows[0]:rows[-1] + 1] if steady else values.T[rows], dtype).reshape(time.shape)
@@ -209,9 +209,11 @@ def make_inputs(forcing: xr.Dataset, dtype=np.float32, block: int = YEAR, packed
     schedule: Any
     owner, begin, schedule = (np.arange(len(sites))[None], np.zeros((1, 1), int), None) if lanes is None or simple else _placed(lanes, n_blocks, longest)  # simple: the end of a lane is not valid
     day = ((np.arange(longest)[:, None] - begin) * block)[:, None] + np.arange(block)[:, None]  # of the record, (block, day, lane)
-    day, lane_length, lane_start = np.broadcast_arrays(day, length[owner][:, None], start[owner][:, None])
-    valid = day < lane_length
-    where = lane_start + np.minimum(day, lane_length - 1)  # an unused end of a lane repeats its last day: finite, and dropped
+    alike = simple and bool((start == start[0]).all() and (length == length[0]).all())
+    of = owner[:, :1] if alike else owner  # one lane stands for all
+    day, lane_length, lane_start = np.broadcast_arrays(day, length[of][:, None], start[of][:, None])
+    where, valid = lane_start + np.minimum(day, lane_length - 1), day < lane_length  # an unused end of a lane repeats its last day: finite, and dropped
+    where, valid = (np.broadcast_to(x, (*x.shape[:2], owner.shape[1])) for x in (where, valid))
     arrays: Any = {name: _gather(values, where, owner[:, None], dtype) for name, values in data.items()}
     marks: Any = None if bool((length == (longest if simple else n_blocks) * block).all()) else valid
     season, first_year = _for_spinup(data, forcing, start, length, dtype) if spinup and (length >= YEAR).all() else (None, None)

@@ -45,7 +45,7 @@ def _simulate_tile(job, forcing, daily, parameters, land, here) -> dict[str, np.
     where, of_land, n_time = np.flatnonzero(here), np.cumsum(land) - 1, forcing.sizes["time"]
     names = cell_names({d: forcing[d].values for d in job.cells}, where)
     attributes = {n: flattened(forcing[n], job.cells) for n in ATTRIBUTES_OF_A_CELL}
-    results = {name: np.full((n_time, land.size), np.nan, job.dtype) for name in job.outputs}
+    results = {name: np.empty((n_time, land.size), job.dtype) for name in job.outputs}
     for first in range(0, len(where), job.lanes):
         cells = where[first:first + job.lanes]
         pick = slice(cells[0], cells[-1] + 1) if cells[-1] - cells[0] == len(cells) - 1 else cells
@@ -55,6 +55,8 @@ def _simulate_tile(job, forcing, daily, parameters, land, here) -> dict[str, np.
         own = {n: v if v.ndim == 0 else v[..., 0] if v.ndim > 1 else v[of_land[cells]] for n, v in parameters.items()}  # an array is the same at all cells
         for name, values in simulate_cells(job, sites, own).items():
             results[name][:, pick] = values
+    for values in results.values() if len(where) < land.size else ():
+        values[:, ~here] = np.nan
     return results
 
 # %% ../../nbs/03_model/09_each_tile.ipynb #81a6d927b
@@ -104,8 +106,9 @@ def _group(path: str, mode: Literal["r", "r+"] = "r+") -> Any:
 
 def _write(job: Job, region: tuple[slice, ...], results: Mapping[str, np.ndarray]) -> None:
     group, shape = _group(job.store), [s.stop - s.start for s in region]
-    for name, values in results.items():
-        group[name][(slice(None), *region)] = values.reshape(len(values), *shape)
+    with zarr.config.set({"array.write_empty_chunks": True}):  # no value is looked at: a tile without any is not written
+        for name, values in results.items():
+            group[name][(slice(None), *region)] = values.reshape(len(values), *shape)
 
 # %% ../../nbs/03_model/09_each_tile.ipynb #bb11bc24a
 def finished_tiles(store: str | Path, identity: Mapping) -> np.ndarray:
