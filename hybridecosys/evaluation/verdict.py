@@ -54,7 +54,7 @@ def example_run(folder: Path) -> Path:
     epochs = np.arange(1, 21)
     pd.concat([pd.DataFrame({"epoch": epochs, "split": s, "target": t, "loss": 0.3 + 0.4 * np.exp(-epochs / 5) + (s == "valid") * 0.05})
                for s in ("train", "valid") for t in ("gpp", "nee", "total")]).to_csv(folder / "losses.csv", index=False)
-    for name, values in (("parameters", learned), ("true_parameters", true), ("parameters_calibrated", true * 0.9 + 0.2)):
+    for name, values in (("parameters", learned), ("true_parameters", true), ("parameters_calibrated", true.drop_attrs() * 0.9 + 0.2)):
         describe_parameters(values, bounds).to_netcdf(folder / f"{name}.nc")
     site_table(obs, split).to_csv(folder / "sites.csv", index=False)
     shown = [s for s in obs.site.values if split[s] == "test"][:6]
