@@ -62,7 +62,7 @@ def _one_value(data: xr.DataArray) -> np.ndarray:
     values = data.transpose("site", *rest).values.astype(float).reshape(data.sizes["site"], -1)
     if any("depth" in str(d).lower() for d in rest) and values.shape[1] == len(_SOIL_DEPTHS):
         top = _SOIL_DEPTHS <= 100
-        return np.trapezoid(values[:, top], _SOIL_DEPTHS[top], axis=1) / 100
+        return ((values[:, top][:, 1:] + values[:, top][:, :-1]) / 2 * np.diff(_SOIL_DEPTHS[top])).sum(1) / 100
     count = (~np.isnan(values)).sum(1)
     return np.where(count > 0, np.nansum(values, 1) / np.maximum(count, 1), np.nan)
 
