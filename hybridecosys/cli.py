@@ -79,10 +79,10 @@ def run_command(command: str, options) -> str:
 
     keep_memory()  # before anything is computed
 
-    from hybridecosys.study import agreement, crossval, directory, experiment
+    from hybridecosys.study import agreement, calibrating, crossval, directory, experiment
 
     work: Any = {"simulate": experiment.simulate_cube, "train": experiment.train_report, "crossval": crossval.crossval_report,
-            "calibrate": experiment.calibrate_cube, "agree": agreement.agree_with, "evaluate": experiment.evaluate_run, "report": experiment.report_run}[command]
+            "calibrate": calibrating.calibrate_cube, "agree": agreement.agree_with, "evaluate": experiment.evaluate_run, "report": experiment.report_run}[command]
     with directory.logged_to(logging.StreamHandler(), "%(message)s"):
         return work(options)
 

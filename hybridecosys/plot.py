@@ -20,6 +20,7 @@ from .data.forcing import FORCING
 from .data.names import did_you_mean, named_arguments
 from .data.observations import TARGETS
 from .data.sites import Sites, unprepared
+from .evaluation.axes import axes_of, axis_label, legend_above, named_runs, one_site
 from .evaluation.drawing import COLOURS, DASHES, LABELS, METRIC_LABELS, STYLE, draw_land, label_of, map_limits, scores_of, season_lines, unit_label
 from .evaluation.figures import day_lines
 from .evaluation.metrics import observed_targets
@@ -30,53 +31,6 @@ from .model.structure import Model
 from .processes.neural import RANGES
 from .processes.process import Approach
 
-# %% ../nbs/05_evaluation/12_plot.ipynb #plothelpers2
-def _axes(ax: Axes | None, width: float = 6.0, height: float = 2.4) -> Axes:
-    "`ax`, or that of a new pyplot figure of width x height inches."
-    if ax is not None:
-        if not isinstance(ax, Axes):
-            raise TypeError(f"ax must be a matplotlib Axes, not {type(ax).__name__} (plt.subplots returns a figure and its Axes)")
-        with mpl.rc_context(STYLE):
-            ax.tick_params(labelsize=mpl.rcParams["xtick.labelsize"])
-            for label in (ax.xaxis.label, ax.yaxis.label):
-                label.set_fontsize(mpl.rcParams["axes.labelsize"])
-            ax.spines[["top", "right"]].set_visible(False)
-        return ax
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(width, height), layout="constrained", dpi=STYLE["figure.dpi"])  # outside of the style: what the first figure of a notebook switches on would end with it
-    with mpl.rc_context(STYLE):
-        return figure.subplots()
-
-
-def _legend_above(ax: Axes, columns: int) -> None:
-    "A legend over what is drawn, which makes room for it."
-    rows = -(-len(ax.get_legend_handles_labels()[0]) // columns)
-    low, high = ax.get_ylim()
-    inches = max(0.5, ax.get_window_extent().height / ax.figure.dpi)
-    ax.set_ylim(low, high + (high - low) * min(0.6, 0.16 * rows / inches))
-    ax.legend(ncols=columns, loc="upper right", markerscale=2, borderaxespad=0, columnspacing=1, handlelength=1.6)
-
-
-def _named(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
-    "Runs by name, sites as text."
-    named: Any = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs) if isinstance(runs, Mapping) else runs
-    if not isinstance(named, dict) or not named or not all(isinstance(r, xr.Dataset) for r in named.values()):
-        raise TypeError("runs must be the result of `simulate`, or a name -> result of several")
-    return {str(name): canonical_labels(run) for name, run in named.items()}
-
-
-def _one_site(site: str | None, data: Mapping[str, xr.Dataset]) -> str:
-    "The site to draw, known to all of `data`."
-    first = next(iter(data.values()))
-    if site is None and first.sizes["site"] > 1:
-        raise ValueError(f"say which site to draw, site=...: {', '.join(str(s) for s in first.site.values[:10])}{', ...' if first.sizes['site'] > 10 else ''}")
-    site = str(first.site.values[0] if site is None else site)
-    for name, one in data.items():
-        if site not in one.indexes["site"]:
-            raise ValueError(f"{name} has no site {site!r}{did_you_mean(site, one.site.values)}")
-    return site
-
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseries002
 @named_arguments
 def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites | None = None, target: str = "gpp", site: str | None = None, *, start: str | None = None,
@@ -86,7 +40,7 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
     runs: what `simulate` returned. cube: a cube, what `prepare` made of it, or what `observations` returned. target: a name of `TARGETS`, or an output of the runs.
     site: needed where there are several. start, end: dates such as "2010-05-01". Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
-    runs, output = _named(runs), TARGETS.loc[target, "output"] if target in TARGETS.index else target
+    runs, output = named_runs(runs), TARGETS.loc[target, "output"] if target in TARGETS.index else target
     if cube is not None:
         require_dataset(unprepared(cube))
     for name, run in runs.items():
@@ -94,32 +48,26 @@ def series(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Sites
             raise ValueError(f"{name} has no daily {target!r}{did_you_mean(target, [*TARGETS.index, *run.data_vars])}")
         if run[output].dims != ("site", "time"):
             raise ValueError(f"{target} has the dimensions {', '.join(str(d) for d in run[output].dims)}: choose one layer first, run.isel(layer=0)")
-    site = _one_site(site, runs)
+    site = one_site(site, runs)
     lines = {name: run[output].sel(site=site, time=slice(start, end)) for name, run in runs.items()}
     seen = None
     if cube is not None:
         if target not in TARGETS.index:
             raise ValueError(f"{target} is not observed; leave the cube out, or choose a target: {', '.join(TARGETS.index)}")
         seen = observed_targets(cube, [target])[target]
-        _one_site(site, {"cube": seen.to_dataset(name=target)})
+        one_site(site, {"cube": seen.to_dataset(name=target)})
         seen = seen.sel(site=site).sel(time=slice(start, end)) if "time" in seen.dims else None
         if seen is None or not seen.notnull().any():
             raise ValueError(f"site {site} has no daily observation of {target} between {start or 'its first'} and {end or 'its last day'}")
-    ax = _axes(ax)
+    ax = axes_of(ax)
     with mpl.rc_context(STYLE):
         day_lines(ax, lines, seen)
         unit = next(iter(lines.values())).attrs.get("units", "")
-        ax.set(ylabel=label_of(target) if target in TARGETS.index else _axis_label(target, unit))
+        ax.set(ylabel=label_of(target) if target in TARGETS.index else axis_label(target, unit))
         ax.set_title(site, loc="left")
         if seen is not None or len(lines) > 1:
-            _legend_above(ax, len(lines) + (seen is not None))
+            legend_above(ax, len(lines) + (seen is not None))
     return ax
-
-
-def _axis_label(name: str, unit: str = "", meaning: str = "") -> str:
-    "Meaning, or the name as it is, and the unit in brackets."
-    text = (meaning or name).replace("_", " ")
-    return f"{text} ({unit_label(unit) or unit})" if unit else text
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotseasons02
 @named_arguments
@@ -128,17 +76,17 @@ def seasons(runs: Mapping[str, xr.Dataset] | xr.Dataset, cube: xr.Dataset | Site
 
     runs, cube, target, site: as of `series`. Raises `ValueError` for an unknown target or site, and where nothing was observed.
     """
-    runs = _named(runs)
+    runs = named_runs(runs)
     if target not in TARGETS.index:
         raise ValueError(f"unknown target {target!r}{did_you_mean(target, TARGETS.index)}")
-    site = _one_site(site, runs)
+    site = one_site(site, runs)
     table = seasonal_table(runs, cube, target, [site])
-    ax = _axes(ax, 3.6)
+    ax = axes_of(ax, 3.6)
     with mpl.rc_context(STYLE):
         season_lines(ax, {k: v.sort_values("day") for k, v in table.groupby("series")}, list(runs))
         ax.set(ylabel=label_of(target))
         ax.set_title(site, loc="left")
-        _legend_above(ax, 2)
+        legend_above(ax, 2)
     return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse4
@@ -182,7 +130,7 @@ def _label_response(ax: Axes, one: Approach, x: str, result: str | None) -> None
     unit = p.unit if p else FORCING.unit.get(x, about.get("units", ""))
     out = result or one.returns[0]
     gives = one.units.get(out) or (described(out).get("units", ""), described(out).get("long_name", ""))
-    ax.set(xlabel=_axis_label(x, unit, p.description if p else FORCING.long_name.get(x, "")), ylabel=_axis_label(out, *gives[:2]))
+    ax.set(xlabel=axis_label(x, unit, p.description if p else FORCING.long_name.get(x, "")), ylabel=axis_label(out, *gives[:2]))
     ax.set_title(one.process, loc="left")
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotresponse2
@@ -209,7 +157,7 @@ def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x
         for choice in choices:
             label = name if varied is None else f"{varied} {choice:g}" if len(several) == 1 else f"{name}, {varied} {choice:g}"
             lines[label] = _along(one, x, grid, values if varied is None else {**values, varied: choice}, result)
-    ax = _axes(ax, 3.6)
+    ax = axes_of(ax, 3.6)
     with mpl.rc_context(STYLE):
         for i, (label, line) in enumerate(lines.items()):
             ax.plot(grid, line, color=COLOURS[i % 7], ls=DASHES[i % 7], label=label)
@@ -217,6 +165,18 @@ def response(approach: Approach | Mapping[str, Approach] | Sequence[Approach], x
         if len(lines) > 1:
             ax.legend()
     return ax
+
+# %% ../nbs/05_evaluation/12_plot.ipynb #plotboxes01
+def _boxes(ax: Axes, drawn: Sequence[np.ndarray], at: np.ndarray, width: float, colour: str, label: str) -> None:
+    "Boxes and dots of one method, a box where there are three sites or more."
+    many = [i for i, d in enumerate(drawn) if len(d) > 2]
+    line = {"color": colour}
+    if many:
+        ax.boxplot([drawn[i] for i in many], positions=at[many], widths=0.8 * width, whis=(10, 90), showfliers=False, manage_ticks=False, boxprops=line, whiskerprops=line,
+                   capprops=line, medianprops={"color": colour, "lw": 2})
+    rng = np.random.default_rng(0)
+    x = np.concatenate([a + width * 0.25 * rng.uniform(-1, 1, len(d)) * (len(d) > 1) for a, d in zip(at, drawn)])
+    ax.plot(x, np.concatenate(drawn), "o", color=colour, ms=3, alpha=0.6, mew=0, label=label)
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotscores002
 @named_arguments
@@ -235,30 +195,18 @@ def scores(table: pd.DataFrame, metric: str = "nse", scale: str = "daily", targe
     if len(units) > 1:
         raise ValueError(f"{metric} of {', '.join(targets)} has no common unit: draw one at a time, targets=[{targets[0]!r}]")
     skill, width = metric not in ("rmse", "bias", "nmae1r"), 0.8 / len(methods)
-    ax = _axes(ax, 1.2 + 0.25 * len(targets) * max(2, len(methods)))
+    ax = axes_of(ax, 1.2 + 0.25 * len(targets) * max(2, len(methods)))
     with mpl.rc_context(STYLE):
         for i, method in enumerate(methods):
             drawn = [table.loc[(table.method == method) & (table.target == t), metric].to_numpy() for t in targets]
             drawn = [np.maximum(d, floor) if skill and floor is not None else d for d in drawn]
             _boxes(ax, drawn, np.arange(len(targets)) + (i - (len(methods) - 1) / 2) * width, width, COLOURS[i % 7], method)
         ax.set_xticks(range(len(targets)), [LABELS.get(t, t) for t in targets])
-        ax.set(ylabel=_axis_label(f"{METRIC_LABELS[metric]}, {scale}", next(iter(units)) if own_unit else "1"), xlim=(-0.6, len(targets) - 0.4))
+        ax.set(ylabel=axis_label(f"{METRIC_LABELS[metric]}, {scale}", next(iter(units)) if own_unit else "1"), xlim=(-0.6, len(targets) - 0.4))
         ax.axhline(0, color="0.5", lw=0.6)
         if len(methods) > 1:
             ax.legend(loc="best")
     return ax
-
-
-def _boxes(ax: Axes, drawn: Sequence[np.ndarray], at: np.ndarray, width: float, colour: str, label: str) -> None:
-    "Boxes and dots of one method, a box where there are three sites or more."
-    many = [i for i, d in enumerate(drawn) if len(d) > 2]
-    line = {"color": colour}
-    if many:
-        ax.boxplot([drawn[i] for i in many], positions=at[many], widths=0.8 * width, whis=(10, 90), showfliers=False, manage_ticks=False, boxprops=line, whiskerprops=line,
-                   capprops=line, medianprops={"color": colour, "lw": 2})
-    rng = np.random.default_rng(0)
-    x = np.concatenate([a + width * 0.25 * rng.uniform(-1, 1, len(d)) * (len(d) > 1) for a, d in zip(at, drawn)])
-    ax.plot(x, np.concatenate(drawn), "o", color=colour, ms=3, alpha=0.6, mew=0, label=label)
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotparamet02
 @named_arguments
@@ -279,7 +227,7 @@ def parameters(values: xr.Dataset | Mapping[str, xr.Dataset], model: Model | Non
         raise ValueError(f"no parameter {strange[0]!r}{did_you_mean(strange[0], table.index)}")
     table = table.loc[list(names) if names is not None else table.index]
     y, span = np.arange(len(table)), table.upper - table.lower
-    own, ax = ax is None, _axes(ax, 6.5, 0.9 + 0.21 * len(table))
+    own, ax = ax is None, axes_of(ax, 6.5, 0.9 + 0.21 * len(table))
     with mpl.rc_context(STYLE):
         ax.plot((table.default - table.lower) / span, y, "|", color="k", ms=9, mew=1.2, label="default")
         for i, (name, one) in enumerate(sets.items()):
@@ -338,7 +286,7 @@ def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits
         raise ValueError(f"{values.name or 'the values'}: all are missing")
     places = _places(values, where) if None in sides else None
     (west, east), (south, north) = map_limits(places) if places is not None else [_ends(values[side].values) for side in sides[::-1]]
-    ax = _axes(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
+    ax = axes_of(ax, 5.0, min(4.0, max(2.0, 4.3 * (north - south) / (east - west))))
     with mpl.rc_context(STYLE):
         draw_land(ax)
         scale: dict[str, Any] = dict(zip(("vmin", "vmax"), limits or ())) | {"cmap": colours}
@@ -348,7 +296,7 @@ def map(values: xr.DataArray, where: xr.Dataset | Sites | None = None, *, limits
         else:
             drawn = ax.pcolormesh(values[sides[1]], values[sides[0]], values.transpose(*sides), zorder=1, **scale)
         ax.set(xlim=(west, east), ylim=(south, north), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=_axis_label(*_about(values)))
+        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label=axis_label(*_about(values)))
     return ax
 
 # %% ../nbs/05_evaluation/12_plot.ipynb #plotnames02

@@ -7,9 +7,10 @@ import xarray as xr
 
 from hybridecosys.data.observations import TARGETS
 from hybridecosys.data.sites import prepare
-from hybridecosys.learning import calibration, search
+from hybridecosys.learning import calibration
 from hybridecosys.learning.calibration import Calibration, calibrate
 from hybridecosys.learning.cost import output_names
+from hybridecosys.learning.problem import calibration_periods, calibration_years
 from hybridecosys.model.bucket import bucket
 from hybridecosys.model.structure import wroasted
 from hybridecosys.model.twin import synthetic_cube
@@ -181,8 +182,8 @@ def test_short_records_are_used_whole_and_said(cube):
     short = cube.isel(time=slice(0, 500), site=[0])
     sites = prepare(short)
     with pytest.warns(UserWarning, match=f"nothing is held out: {short.site.values[0]}"):
-        held_out = search.calibration_periods(sites, 0.7)
-    mine, _, periods = search.calibration_years(sites, sites.observed(), held_out, 0)
+        held_out = calibration_periods(sites, 0.7)
+    mine, _, periods = calibration_years(sites, sites.observed(), held_out, 0)
     assert periods.held_out.isna().all() and periods.end.iloc[0] == sites.forcing.indexes["time"][-1]
     assert mine.forcing.t_air.notnull().all()
 

@@ -123,7 +123,8 @@ def test_file_and_command_line_together(tmp_path):
 def test_unknown_names_stop_before_a_cube_is_made(args, culprit, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     importlib.import_module("hybridecosys.study.crossval")  # imported later, it would keep what stands in for load_cube here
-    monkeypatch.setattr("hybridecosys.study.experiment.load_cube", lambda *args: pytest.fail("a cube was loaded"))
+    for commands in ("experiment", "calibrating"):
+        monkeypatch.setattr(f"hybridecosys.study.{commands}.load_cube", lambda *args: pytest.fail("a cube was loaded"))
     assert main(args) == (2 if "--weights" in args else 1)  # weights are checked with the options
     assert culprit in capsys.readouterr().err
     assert not any(tmp_path.iterdir()), "something was written"

@@ -43,7 +43,7 @@ def _renames(ds: xr.Dataset, missing: Sequence[str]) -> str:
     give = f"; say so: cube.assign({', '.join(f'{n}=({chr(39)}site{chr(39)}, [...])' for n in lost)}), or an argument of the reader" if lost else ""
     return give + (f"; is it there by another name? cube.rename({', '.join(f'{others[k]}={v!r}' for k, v in near.items())})" if near else "")
 
-
+# %% ../../nbs/01_data/02_cube.ipynb #layoutbnd1
 def _check_layout(ds: xr.Dataset) -> xr.Dataset:
     "The canonical cube, its dimensions and labels checked."
     require_dataset(ds)

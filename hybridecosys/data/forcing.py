@@ -238,8 +238,7 @@ def prepare_forcing(cube: xr.Dataset, *, max_gap: int = 5, on_gap: str = ON_GAP,
     none), else 0. Raises `ValueError` naming site, variable and dates for anything invalid (see `validate_cube`) or missing. Warns of what it interpolated, cut or assumed.
     """
     check_preparation(max_gap, on_gap, albedo, rg_tolerance)
-    cube = drop_leap_days(validate_cube(cube, out_of_range=out_of_range))
-    whole = keep_notes(*settle_radiation(cube, rg_tolerance, out_of_range))
+    whole = keep_notes(*settle_radiation(drop_leap_days(validate_cube(cube, out_of_range=out_of_range)), rg_tolerance, out_of_range))
     cube = measured_days(whole)
     arrays, interpolated = complete_inputs(cube, max_gap, on_gap)
     t_air, rg, vpd, precip = (cube[v].astype(float).copy(data=arrays[v]) for v in INPUTS)

@@ -90,9 +90,7 @@ def observations(cube: xr.Dataset, targets: str | Sequence[str] | None = None, w
         if bool(data.notnull().any()):
             out[target] = data.transpose("site", "time", missing_dims="ignore")
         elif targets is not None:
-            raise ValueError(
-                f"target {target}: no site has any observation ({variable}, filter {data.attrs['quality_filter']})"
-            )
+            raise ValueError(f"target {target}: no site has any observation ({variable}, filter {data.attrs['quality_filter']})")
     if not len(out.data_vars):
         raise ValueError(f"observations: the cube has no data for any of {', '.join(wanted)}")
     return keep_notes(out, notes)

@@ -21,7 +21,9 @@ from .over_sites import parameter_agreement
 from ..learning.batches import make_training_data
 from ..learning.calibration import Calibration
 from ..learning.options import CalibrationOptions
-from ..learning.search import Problem, in_ranges, part_size
+from ..learning.problem import Problem
+from ..learning.search import in_ranges
+from ..model.devices import part_size
 from ..model.structure import Model
 
 # %% ../../nbs/05_evaluation/08_identifiability.ipynb #c4c10008

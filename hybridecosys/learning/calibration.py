@@ -31,7 +31,8 @@ from .evolution import begin_evolution, best_of_evolution, evolve
 from .hybrid import HybridModel, as_html, model_of
 from .options import CalibrationOptions, make_options, takes
 from .predictor import Kept, open_run, run_directory
-from .search import Problem, begin_descent, best_of_descent, calibration_years, descend, early, in_ranges, is_held_out, starting_points
+from .problem import Problem, calibration_years, early, is_held_out
+from .search import begin_descent, best_of_descent, descend, in_ranges, starting_points
 from ..model.cluster import connected
 from ..model.simulate import in_float32, simulate
 from ..model.structure import Model, require_model

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .search import Problem, part_size
+from .problem import Problem
+from ..model.devices import part_size
 
 # %% ../../nbs/04_learning/06_evolution.ipynb #c4a1001d
 SPREAD = 0.2

@@ -74,7 +74,7 @@ def send(client: Any, something: Any) -> Any:
     """What stands for something in the arguments of tasks: where there is a client, a task of its own, whose result workers pass on to each other."""
     return something if client is None else _submit(client, _as_it_is, something)
 
-
+# %% ../../nbs/03_model/08_cluster.ipynb #clustertask4
 def as_finished(client: Any, function: Callable, tasks: Iterable[Sequence]) -> Iterator[tuple[int, Any]]:
     """Numbers and results of `function(*task)` of all tasks, as they finish: by the workers of a client, or, without one, here and in order.
 

@@ -23,6 +23,7 @@ from ..data.names import named_arguments, one_of
 from .cells import ATTRIBUTES_OF_A_CELL, Job, LANES, cell_dims, cells_to_sites, check_grid, daily_series, grid_parameters, land_cells, plain_dates, tile_shape, tiles
 from .cells import sites_to_cells  # noqa: F401 (found here, too)
 from .cluster import as_finished, check_seen, connected
+from .devices import part_size
 from .inputs import YEAR
 from .results import chosen_outputs, layered_outputs
 from .spinup import SPINUPS
@@ -91,13 +92,12 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
                   tile: Mapping[str, int] | None = None, lanes: int | None = None, resume: bool = False, progress: bool = True, client: Any = None) -> xr.Dataset:
     """Run the model at all land cells of a grid, tile by tile, into a Zarr store; returns the store, opened lazily.
 
-    forcing: names and units of `prepare_forcing`, dims time and cells (lat and lon, say, in any order; time alone for what is the same everywhere, such as
-    CO2), lazy or in memory, complete for every day at every land cell, with what the approaches of the model bring (`model.extra_forcing`, such as observed
-    greenness); and the attributes of the cells (cells). parameters: "process.name" -> scalar or
-    DataArray (cells), or a Dataset of them. mask: true where to simulate (cells); by default where all attributes are known and there is any weather.
-    spinup, outputs, dtype: as of `simulate`. tile: cells of a tile by dimension, by default those of a chunk. lanes: cells simulated at once
-    (`LANES`). resume: go on with a store that was interrupted; finished tiles are left as they are. client: a `distributed.Client`, or the address of its scheduler, whose workers share the tiles;
-    by default the active one, where there is one.
+    forcing: names and units of `prepare_forcing`, dims time and cells (lat and lon, say, in any order; time alone for what is the same everywhere, such as CO2), lazy or in memory, complete
+    for every day at every land cell, with what the approaches of the model bring (`model.extra_forcing`, such as observed greenness); and the attributes of the cells (cells). parameters:
+    "process.name" -> scalar or DataArray (cells), or a Dataset of them. mask: true where to simulate (cells); by default where all attributes are known and there is any weather. spinup,
+    outputs, dtype: as of `simulate`. tile: cells of a tile by dimension, by default those of a chunk. lanes: cells simulated at once (`LANES`). resume: go on with a store that was
+    interrupted; finished tiles are left as they are. client: a `distributed.Client`, or the address of its scheduler, whose workers share the tiles; by default the active one, where there
+    is one.
 
     Raises `FileExistsError` where the store exists, or another process is at work on it, `FileNotFoundError` where there is none to resume, `ValueError` where it is of another run;
     `KeyError` and `ValueError` for unusable names and values, before any work where it needs no weather, else with cell, variable and date.
@@ -111,12 +111,10 @@ def simulate_grid(model: Model, forcing: xr.Dataset, store: str | Path, paramete
     land = land_cells(forcing, cells, mask)
     given = grid_parameters(model, parameters, forcing, cells, land)
     size = tile_shape(forcing, cells, tile)
-    lanes = lanes or LANES.get(jax.default_backend(), LANES["cpu"])
     outputs = chosen_outputs(model, outputs)
     if layered := [n for n in outputs if n in layered_outputs(model)]:
         raise ValueError(f"outputs {', '.join(layered)} have layers, and a store of a grid holds none: leave them out, or simulate the cells as sites (cells_to_sites)")
-    portions = -(-int(np.prod(size)) // lanes)  # of a tile, as equal as can be
-    job = Job(model, spinup, outputs, dtype, -(-int(np.prod(size)) // portions), mask is not None, cells, str(store.absolute()))
+    job = Job(model, spinup, outputs, dtype, part_size(int(np.prod(size)), lanes or LANES.get(jax.default_backend(), LANES["cpu"])), mask is not None, cells, str(store.absolute()))
     regions, identity = tiles([forcing.sizes[d] for d in cells], size), grid_identity(job, forcing, size, given, land)
     if not resume:
         if store.exists():

@@ -201,8 +201,7 @@ def accelerated_spinup(dynamics: Dynamics, inputs: Inputs, repeats: int = 200, j
         return jax.checkpoint(day)((checkpoint_name(limited_gradient(carry[0]), MORNING), checkpoint_name(carry[1], MORNING)), today), None
 
     def repeat(carry, skipped):
-        state, before_jump, (first, second), before, weight = carry
-        n, ahead = skipped
+        (state, before_jump, (first, second), before, weight), (n, ahead) = carry, skipped
         new, columns = jax.lax.scan(morning, (bounded_gradient(plan, state), unit), weather)[0]
         through = _apply(columns, slow_of(state))
         now = columns, {name: new[name] - through[name] for name in slowly}

@@ -349,8 +349,7 @@ class Program:
         static = tuple(x for x, is_static in zip(bound.args, self._static) if is_static)
         rest = tuple(x for x, is_static in zip(bound.args, self._static) if not is_static)
         leaves, tree = jax.tree.flatten(rest)
-        folder = program_folder() if _plain(leaves) else None
-        if folder is None:
+        if (folder := program_folder() if _plain(leaves) else None) is None:
             return self.jitted(*bound.args)
         key = static, tree, tuple(map(_kind, leaves)), _settings()
         if (program := self._programs.get(key)) is None:

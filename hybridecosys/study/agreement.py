@@ -23,7 +23,8 @@ from ..learning.hybrid import HybridModel
 from ..learning.options import NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from .directory import check_free, load_cube, log, logged, start_run, tell_changes, unused
-from .experiment import score_years, write_evaluation
+from .calibrating import score_years
+from .experiment import write_evaluation
 from .options import AgreeOptions, CalibrateOptions, from_json, read_options, select_options
 from .own_model import keep_model, model_of_run
 

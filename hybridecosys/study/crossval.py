@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -145,8 +145,7 @@ class CrossValidation(Found):
         self._require(method)
         if method in PLAIN:
             raise ValueError(f"method {method} has no process model, and so no parameters")
-        found: Any = predicted_parameters(self.study, method)
-        return found
+        return cast(xr.Dataset, predicted_parameters(self.study, method))
 
     def model(self, method: str, fold: str) -> HybridModel | HybridEnsemble | SequenceModel | TreesModel:
         "The trained model of a method and fold."
@@ -173,8 +172,8 @@ class CrossValidation(Found):
 
         Raises `FileNotFoundError` where there is none, `ValueError` for another cube."""
         study = read_study(run_dir, cube, model)
-        path = study.path
-        return cls(study, read_table(path / "scores.csv"), read_table(path / "losses.csv") if (path / "losses.csv").is_file() else None, read_table(path / "sites.csv"))
+        scores, losses, sites = (read_table(file) if (file := study.path / f"{name}.csv").is_file() else None for name in ("scores", "losses", "sites"))
+        return cls(study, scores, losses, sites)
 
 # %% ../../nbs/05_study/06_crossval.ipynb #c9a10012run
 def run_study(study: Study, methods: Sequence[str], given: xr.Dataset | None, resume: bool, workers: int, client: Any, progress: bool) -> CrossValidation:

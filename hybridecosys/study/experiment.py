@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['true_parameters', 'recovery', 'score_methods', 'write_evaluation', 'save_evaluation', 'make_hybrid', 'check_options',
            'train_hybrid', 'run_of_truth', 'run_experiment', 'train_report', 'simulate_cube', 'read_simulation',
-           'evaluate_run', 'report_run', 'score_years', 'calibrate_cube']
+           'evaluate_run', 'report_run']
 
 # %% ../../nbs/05_study/02_experiment.ipynb #9da81e8a
 import time
@@ -23,18 +23,18 @@ from ..data.choices import ON_GAP, OUT_OF_RANGE, as_path
 from ..data.files import UNREADABLE, locked, write_dataset, write_table
 from ..data.observations import TARGETS, observations
 from ..data.sites import Sites, prepare
-from .directory import check_free, forcing_options, load_cube, log, logged, resumed, split_sites, start_run, tell_changes, unused
+from .directory import forcing_options, load_cube, log, logged, resumed, split_sites, start_run, tell_changes, unused
 from .folds import neighbourhoods
 from ..evaluation.identifiability import reach_at
 from ..evaluation.metrics import evaluate, seasons
 from ..evaluation.over_sites import parameter_agreement, site_table
 from .own_model import keep_model, model_of_options, model_of_run, tell_changed
-from .options import CalibrateOptions, EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, from_json, select_options
+from .options import EvaluateOptions, ReportOptions, SimulateOptions, TrainOptions, from_json, select_options
+from .work import start_of
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
-from ..learning.calibration import Calibration, calibrate, is_held_out
 from ..learning.hybrid import HybridModel
-from ..learning.options import ONE_FOR_ALL, CalibrationOptions, NetworkOptions, TrainingOptions
+from ..learning.options import ONE_FOR_ALL, NetworkOptions, TrainingOptions
 from ..model.simulate import simulate
 from ..model.structure import Model
 
@@ -142,16 +142,14 @@ def run_experiment(options: TrainOptions | Mapping) -> dict:
         start_run(run_dir, replace(options, resume=False))
         began = time.perf_counter()
         tell_changes(cube)
-        log.info("%d sites: %s", len(split), ", ".join(f"{len(c)} {p}" for p, c in part.items()))
-        log.info("the first epoch takes longest: it compiles the model")
+        log.info("%d sites: %s; the first epoch takes longest: it compiles the model", len(split), ", ".join(f"{len(c)} {p}" for p, c in part.items()))
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
         if options.baseline or options.one_for_all:
             one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=max(1, round(ONE_FOR_ALL * options.epochs))), run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
         if options.one_for_all:
-            start = {str(n): float(v.item()) for n, v in one.predict_parameters(part["train"].select(part["train"].names[0])).items()}
-            hybrid = make_hybrid(options, list(options.features) or None, start)
+            hybrid = make_hybrid(options, list(options.features) or None, start_of(one, part["train"]))
         train_hybrid(hybrid, part, options, run_dir)
         runs["hybrid"] = hybrid.simulate(sites, outputs)
         parameters = hybrid.predict_parameters(sites).assign_coords(split=("site", [split[s] for s in sites.names]))
@@ -242,54 +240,3 @@ def report_run(options: ReportOptions) -> str:
     report = write_report(options.run, options.out, options.title)
     tell_changed(as_path(options.run))
     return f"report: {report}"
-
-# %% ../../nbs/05_study/02_experiment.ipynb #c4b2split
-def score_years(runs: Mapping[str, xr.Dataset], seen: xr.Dataset, first: pd.Series) -> pd.DataFrame:
-    """Scores of `evaluate` for each run, with the columns method and split: `train` before the day `first` of a site (NaT: the whole record), `test` from then on.
-
-    Biomass, which has no day, counts as `train`."""
-    late = is_held_out(seen, first)
-    parts = {"train": seen.where(~late), "test": seen.drop_vars([t for t in seen if "time" not in seen[t].dims]).where(late)}
-    parts["train"] = parts["train"].assign({t: seen[t] for t in seen if "time" not in seen[t].dims})
-    tables = [score_methods(runs, part, dict.fromkeys(seen.site.values.astype(str), name)) for name, part in parts.items() if any(part[t].notnull().any() for t in part)]
-    return pd.concat(tables, ignore_index=True)
-
-# %% ../../nbs/05_study/02_experiment.ipynb #c4b20005
-def calibrate_cube(options: CalibrateOptions) -> str:
-    """Calibrate all sites of a cube into the run directory `options.out`; returns the table of scores on the years held out.
-
-    Beside what `Calibration.save` writes there are options.json, log.txt, sites.csv and scores.csv, with the default parameters for comparison."""
-    run_dir = as_path(options.out)
-    if options.resume and not (run_dir / "options.json").is_file():
-        raise FileNotFoundError(f"no run to resume at {run_dir}: it has no options.json")
-    check_free(run_dir) if options.resume else unused(run_dir)
-    model = model_of_options(options)
-    cube = load_cube(options, options.spinup, None if options.model is None else model)
-    given = [] if options.start is None else [_parameters_of(as_path(options.start), cube)]
-    with locked(run_dir), logged(run_dir):
-        resume = options.resume and (run_dir / "config.json").is_file()
-        keep_model(run_dir if options.resume else unused(run_dir), model, options.model)
-        if not resume:
-            start_run(run_dir, replace(options, resume=False))
-        tell_changes(cube)
-        began = time.perf_counter()
-        sites = prepare(cube, **model.forcing_options(forcing_options(options)))
-        fit = calibrate(model, sites, options.method, spinup=options.spinup, targets=options.targets or None, starts_from=given,
-                        run_dir=run_dir, resume=resume, client=options.client, **vars(select_options(options, CalibrationOptions)))
-        log.info("%d sites calibrated in %.0f s, median cost %.3f; %d parameters at a bound", cube.sizes["site"], time.perf_counter() - began,
-                 fit.costs.median(), len(fit.at_bound))
-        seen, whole = sites.observed(without=fit.model.no_targets), fit.sites(sites)
-        outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
-        runs = {"default": simulate(fit.model, whole, spinup=options.spinup, outputs=outputs), "calibrated": simulate(fit.model, whole, fit.parameters, spinup=options.spinup, outputs=outputs)}
-        scores = score_years(runs, seen, fit.periods.held_out)
-        write_table(run_dir / "sites.csv", site_table(cube))
-        write_table(run_dir / "scores.csv", scores)
-    where = "the years held out" if "test" in set(scores.split) else "the years that calibrate"
-    return f"\nDaily NSE, median (quartiles) over sites, on {where}\n\n{score_table(scores).to_string()}\n\nparameters: {run_dir / 'parameters.nc'}"
-
-# %% ../../nbs/05_study/02_experiment.ipynb #c4b20005a
-def _parameters_of(run: Path, cube: xr.Dataset) -> xr.Dataset:
-    "What a training or a calibration in a directory says about the sites of a cube."
-    if (run / "calibration.json").is_file():
-        return Calibration.load(run, model_of_run(run)).parameters
-    return HybridModel.load(run, model_of_run(run)).predict_parameters(cube)
