@@ -52,7 +52,7 @@ def axis_label(name: str, unit: str = "", meaning: str = "") -> str:
 
 # %% ../../nbs/05_evaluation/12_axes.ipynb #pshruns0001
 def named_runs(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Dataset]:
-    """Runs by name, sites as text."""
+    """Runs by name, sites as text. Raises `TypeError` for what is no run."""
     named: Any = {"simulated": runs} if isinstance(runs, xr.Dataset) else dict(runs) if isinstance(runs, Mapping) else runs
     if not isinstance(named, dict) or not named or not all(isinstance(r, xr.Dataset) for r in named.values()):
         raise TypeError("runs must be the result of `simulate`, or a name -> result of several")
@@ -60,7 +60,7 @@ def named_runs(runs: Mapping[str, xr.Dataset] | xr.Dataset) -> dict[str, xr.Data
 
 
 def one_site(site: str | None, data: Mapping[str, xr.Dataset]) -> str:
-    """The site to draw, known to all of `data`."""
+    """The site to draw, known to all of `data`. Raises `ValueError` where there are several and none is named, and for one that is unknown."""
     first = next(iter(data.values()))
     if site is None and first.sizes["site"] > 1:
         raise ValueError(f"say which site to draw, site=...: {', '.join(str(s) for s in first.site.values[:10])}{', ...' if first.sizes['site'] > 10 else ''}")

@@ -109,7 +109,7 @@ def _pair_part(page: Page, run: RunFiles, reference: xr.Dataset, name: str, titl
     if len(reach):
         page.figure(f"parameters_{name}_recovered.png", draw.recovered(agreement, reach),
                     "Which parameters are found again. Constrained: the cost of a site rises by 5 % before the parameter has moved through half of its range, even if all others make up for it "
-                    f"(Gauss-Newton matrix at the truth, median of the {where}).")
+                    f"(Gauss-Newton matrix at the truth, median over {where}).")
     page.add("table", agreement,
              f"{words} at {where}; bias and rmse as a share of the range between the bounds; at_bound: share of sites with the learned value within 1 % of a bound.")
     for i, names in enumerate(_panels_of(table.index)):

@@ -113,37 +113,29 @@ def _compared(outputs: Mapping[str, Array], inputs: Inputs, observed: Observed) 
     return {**series, "agb": jnp.sum(biomass if inputs.valid is None else jnp.where(inputs.valid, biomass, 0), axis=(0, 1)) / observed.days}
 
 # %% ../../nbs/04_learning/06_problem.ipynb #c4a1000fst
-def _starts(model, learned, spinup, x, inputs, through):
-    """The state after the spin-up of each lane, and a function of a lane's move along one parameter, and of how the state depends on it, (variable, lane),
-    that gives the state from which the moved run begins; where `through` is None, it is spun up."""
-    state = spin_up(bind(model, _values(model, learned, x), inputs), inputs, spinup)
-
-    def moved(move, slope):
-        if through is None:
-            return spin_up(bind(model, _values(model, learned, x + move), inputs), inputs, spinup)
-        changed = {name: s * move.sum(1) for name, s in zip(state, slope, strict=True)}
-        return {name: jnp.where(changed[name] == 0, x, jnp.maximum(x + changed[name], 0)) for name, x in state.items()}
-
-    return state, moved
+def _shifted(state: State, slopes: Array, move: Array) -> State:
+    """The state of each lane after a `move` (lane, parameter) along one parameter, from how its variables depend on it, `slopes` (variable, lane). What does not depend on it stays."""
+    changes = {name: slope * move.sum(1) for name, slope in zip(state, slopes, strict=True)}
+    return {name: jnp.where(changes[name] == 0, x, jnp.maximum(x + changes[name], 0)) for name, x in state.items()}
 
 # %% ../../nbs/04_learning/06_problem.ipynb #c4a1000fa
 @partial(Program, static=("model", "learned", "spinup", "bounded"))
 def _normal_equations(model, learned, spinup, bounded, weights, least, through, x, inputs, observed):
     """What each target adds to the cost (lane,), its gradient (lane, parameter) and Gauss-Newton matrix (lane, parameter, parameter); and how the
     state after the spin-up depends on the parameters, (lane, parameter, variable), which is `through` where that is given."""
-    start, begin = _starts(model, learned, spinup, x, inputs, through)
-    outputs = _outputs(model, learned, spinup, x, inputs, observed, start)
-    base = _compared(outputs, inputs, observed)
+    spun_up = lambda x: spin_up(bind(model, _values(model, learned, x), inputs), inputs, spinup)
+    start, move, n = None if through is None else spun_up(x), jnp.where(x > 0.5, -MOVE, MOVE), x.shape[1]
 
-    def slope(unit, known):
-        move = jnp.where(x > 0.5, -MOVE, MOVE) * unit
-        begins = begin(move, known)
-        moved = _compared(_outputs(model, learned, spinup, x + move, inputs, observed, begins), inputs, observed)
-        per_move = lambda a, b: jnp.where(jnp.isfinite(a), (a - b) / move.sum(1), 0)
-        return {t: per_move(moved[t], base[t]) for t in base}, jnp.stack([per_move(begins[name], start[name]) for name in start])
+    def moved_run(unit, known):
+        begins = spun_up(x + move * unit) if start is None else _shifted(start, known, move * unit)
+        outputs = _outputs(model, learned, spinup, x + move * unit, inputs, observed, begins)
+        return _compared(outputs, inputs, observed), site_costs(outputs, observed, inputs), jnp.stack([*begins.values()])
 
-    slopes, found = jax.vmap(slope)(jnp.eye(x.shape[1]), None if through is None else jnp.moveaxis(through, 0, -1))
-    costs = _weighted(site_costs(outputs, observed, inputs), weights, bounded)
+    units = jnp.eye(n + 1, n, -1)  # no move, and one along each parameter
+    known = None if through is None else jnp.moveaxis(jnp.pad(through, ((0, 0), (1, 0), (0, 0))), 0, -1)
+    compared, costs, begins = jax.vmap(moved_run)(units, known)
+    along = lambda y: jnp.where(jnp.isfinite(y[1:]), (y[1:] - y[0]) / move.T.reshape(n, *[1] * (y.ndim - 2), -1), 0)
+    base, slopes, costs = {t: y[0] for t, y in compared.items()}, {t: along(y) for t, y in compared.items()}, _weighted({t: c[0] for t, c in costs.items()}, weights, bounded)
     gradient, matrix = {}, {}
     for target, values in observed.values.items():
         mask, used = observed.mask[target], observed.spread[target] > 0
@@ -159,7 +151,7 @@ def _normal_equations(model, learned, spinup, bounded, weights, least, through, 
         scale = jnp.where(known, weights["agb"] / size, 0) / ((1 + jnp.abs(e) / size) ** 2 if bounded else 1)
         gradient["agb"] = (scale * jnp.sign(e) * slopes["agb"]).T
         matrix["agb"] = jnp.einsum("l,pl,ql->lpq", scale / jnp.maximum(jnp.abs(e), least * size), slopes["agb"], slopes["agb"])
-    return costs, gradient, matrix, jnp.moveaxis(found, -1, 0) if through is None else through
+    return costs, gradient, matrix, jnp.moveaxis(along(begins), -1, 0) if through is None else through
 
 # %% ../../nbs/04_learning/06_problem.ipynb #c4a10011
 _take = Program(take_sites, static=())
