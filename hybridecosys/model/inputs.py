@@ -116,7 +116,7 @@ def _season(values: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.nda
     return total / count
 
 # %% ../../nbs/03_model/03_inputs.ipynb #7f779672a
-def site_attributes(forcing: xr.Dataset, sites: Sequence | np.ndarray) -> dict:
+def site_attributes(forcing: xr.Dataset, sites: Any) -> dict:
     """Attributes of the sites as the processes see them, name -> (site,).
 
     Raises `ValueError` naming site and value for one that is missing or out of range, and for texture outside the pedotransfer function.
