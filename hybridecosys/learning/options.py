@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Activation', 'Nonfinite', 'Keep', 'EPOCHS', 'SEQUENCE_EPOCHS', 'ONE_FOR_ALL', 'SEQUENCE', 'KNOWN_EPOCHS',
            'KNOWN_SITES', 'at_least', 'NetworkOptions', 'check_epochs', 'check_weights', 'check_training',
-           'TrainingOptions', 'CalibrationOptions', 'make_options', 'takes']
+           'TrainingOptions', 'epochs_for_all', 'CalibrationOptions', 'make_options', 'takes']
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeimp01
 import inspect
@@ -137,6 +137,11 @@ ONE_FOR_ALL = 0.3
 "Share of the epochs of a network in which one set of parameters for all sites is found."
 SEQUENCE = {"weight_decay": 0.1, "noise": 0.3}
 "Options in which its training differs."
+
+
+def epochs_for_all(epochs: int) -> int:
+    """The epochs in which one set of parameters for all sites is found, beside networks that have `epochs`."""
+    return max(1, round(ONE_FOR_ALL * epochs))
 
 # %% ../../nbs/04_learning/00_recipe.ipynb #recipeknown1
 KNOWN_EPOCHS = 200

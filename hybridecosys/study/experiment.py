@@ -34,7 +34,7 @@ from .work import start_of
 from ..evaluation.report import write_report
 from ..evaluation.summary import describe_parameters, held_out, score_table
 from ..learning.hybrid import HybridModel
-from ..learning.options import ONE_FOR_ALL, NetworkOptions, TrainingOptions
+from ..learning.options import NetworkOptions, TrainingOptions, epochs_for_all
 from ..model.simulate import simulate
 from ..model.structure import Model
 
@@ -151,7 +151,7 @@ def run_experiment(options: TrainOptions | Mapping) -> dict:
         outputs = list(dict.fromkeys(TARGETS.loc[list(seen.data_vars), "output"]))
         runs = {"default": simulate(hybrid.model, sites, spinup=options.spinup, outputs=outputs)}
         if options.baseline or options.one_for_all:
-            one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=max(1, round(ONE_FOR_ALL * options.epochs))), run_dir / "one_for_all")
+            one = train_hybrid(make_hybrid(options, []), part, replace(options, epochs=epochs_for_all(options.epochs)), run_dir / "one_for_all")
             runs["one for all"] = one.simulate(sites, outputs)
         if options.one_for_all:
             hybrid = make_hybrid(options, list(options.features) or None, start_of(one, part["train"]))

@@ -30,7 +30,7 @@ from ..evaluation.summary import describe_parameters
 from ..evaluation.uncertainty import HybridEnsemble, across_members, coverage, feature_distance, fit_residuals, flux_spread
 from ..learning.calibration import calibrate
 from ..learning.hybrid import HybridModel
-from ..learning.options import ONE_FOR_ALL
+from ..learning.options import epochs_for_all
 from ..learning.sequence import SequenceModel
 from ..learning.together import fit_together
 from ..learning.trees import TreesModel
@@ -55,7 +55,7 @@ def train_networks(study: Study, unit: Unit, folder: Path, progress: bool) -> tu
     members = s.members if unit.method == "ensemble" else 1
     if s.one_for_all and unit.method != "global":
         starts = [start_of(HybridModel.load(fold_folder(study, "global", f), study.model), study.data) for f in unit.folds]
-    epochs = s.epochs if unit.method != "global" else max(1, round(ONE_FOR_ALL * s.epochs))
+    epochs = s.epochs if unit.method != "global" else epochs_for_all(s.epochs)
     hybrids = [study.hybrid(unit.method, f, start, i) for i in range(members) for f, start in zip(unit.folds, starts)]
     sites, train, valid = study.training(unit.folds)
     there = folder / "training"
