@@ -89,20 +89,24 @@ def rounded(table: np.ndarray) -> np.ndarray:
 def grow(table: np.ndarray, site: np.ndarray, day: np.ndarray, seen: xr.Dataset, options: TreesOptions, seed: int, progress: bool) -> dict[str, HistGradientBoostingRegressor]:
     """Trees for each output that is observed, by name. table, site, day: as `daily_table` gives them; seen: observations (site, time) of the same sites and days.
 
-    Every site has the same weight. Raises `ValueError` where no site has `MIN_DAYS` days of a target."""
-    trees, table = {}, rounded(table)
-    for target in tqdm(seen.data_vars, disable=not progress, desc="training", unit="target"):
-        if (output := TARGETS.output[target]) in trees:
-            continue
+    Every site has the same weight. As many targets grow at once as there are processors. Raises `ValueError` where no site has `MIN_DAYS` days of a target."""
+    table, wanted = rounded(table), {}
+    for target in seen.data_vars:
+        wanted.setdefault(TARGETS.output[target], target)
+
+    def one(target: str) -> HistGradientBoostingRegressor:
         y = seen[target].transpose("site", "time").values[site, day]
         days = np.bincount(site[np.isfinite(y)], minlength=seen.sizes["site"])
         used = np.isfinite(y) & (days >= MIN_DAYS)[site]
         if not used.any():
             raise ValueError(f"no site has {MIN_DAYS} days with an observation of {target}")
         weight = days[days >= MIN_DAYS].mean() / days[site[used]]
-        with threadpool_limits(1):  # sums in another order give other trees
-            trees[output] = options.regressor(seed).fit(table[used], y[used], sample_weight=weight)
-    return trees
+        with threadpool_limits(1):  # a limit holds for the thread that sets it; sums in another order give other trees
+            return options.regressor(seed).fit(table[used], y[used], sample_weight=weight)
+
+    with threadpool_limits(1):
+        grown = joblib.Parallel(min(joblib.cpu_count(), len(wanted)), backend="threading", return_as="generator")(joblib.delayed(one)(t) for t in wanted.values())
+        return dict(zip(wanted, tqdm(grown, total=len(wanted), disable=not progress, desc="training", unit="target"), strict=True))
 
 # %% ../../nbs/04_learning/08_trees.ipynb #treeskept
 def write_trees(trees: Mapping, path: Path) -> dict:
