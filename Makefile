@@ -71,7 +71,7 @@ docs: .venv/dev.stamp
 	$(BIN)/python .ci/site.py finish
 
 clean:
-	rm -rf _docs _proc .unit.log build dist .jax_cache .pytest_cache .ruff_cache
+	rm -rf _docs _proc _screens .unit.log build dist .jax_cache .pytest_cache .ruff_cache
 
 # ---- installation: uv where it can be had (seconds), else pip
 .venv/bin/python:

@@ -137,7 +137,7 @@ def with_prose(page: str) -> str:
 
 
 def with_columns(page: str) -> str:
-    """Columns of words in the tables of pandas are marked: they stand to the left, numbers to the right."""
+    """Columns of words in the tables of pandas are marked: they stand to the left, numbers to the right, and sentences wrap."""
     def text(cell: str) -> str:
         return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
 
@@ -146,10 +146,16 @@ def with_columns(page: str) -> str:
         if len({len(r) for r in rows}) != 1:
             return match[0]
         words = [i for i in range(len(rows[0])) if rows[0][i][0] == "th" or not all(re.fullmatch(r"[-+–]?[\d.,]+(?:e[-+]?\d+)?%?|NaN|NaT|inf||\.\.\.", text(r[i][1])) for r in rows)]
+        long = {i for i in words if max(len(text(r[i][1])) for r in rows) > 44}
 
         def row(found: re.Match) -> str:
             counter = iter(range(99))
-            return re.sub(r"<(t[hd])(?=[\s>])(?![^>]*class=)", lambda m: f'<{m[1]} class="words"' if next(counter) in words else m[0], found[0])
+
+            def cell(m: re.Match) -> str:
+                i = next(counter)
+                return f'<{m[1]} class="words{" prose" if i in long else ""}"' if i in words else m[0]
+
+            return re.sub(r"<(t[hd])(?=[\s>])(?![^>]*class=)", cell, found[0])
 
         return re.sub(r"<tr\b.*?</tr>", row, match[0], flags=re.S)
 

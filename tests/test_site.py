@@ -1,6 +1,9 @@
-"""The site as a reader meets it: built, every link followed, every page opened in a browser, wide and narrow."""
+"""The site as a reader meets it: built, every link followed, every page opened in a browser, wide and narrow.
+
+What the browser showed is kept in _screens, to be looked at: the top of every page at both widths, and, with HYBRIDECOSYS_SCREENS=whole in the environment, whole pages, in the light and the dark."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +18,8 @@ import pytest
 import hybridecosys as he
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "_docs"
+DOCS, SCREENS = ROOT / "_docs", ROOT / "_screens"
+WHOLE = os.environ.get("HYBRIDECOSYS_SCREENS") == "whole"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--no-sandbox --headless --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
@@ -77,21 +81,35 @@ LOOK = """() => ({
 })"""
 
 
+def keep_screen(page, name: str) -> None:
+    """What the browser shows, as a picture of that name; the whole page in both modes, where that is wanted."""
+    page.screenshot(path=SCREENS / f"{name}.jpg", type="jpeg", quality=60, full_page=WHOLE)
+    if WHOLE:
+        mode = "() => document.documentElement.classList.toggle('quarto-dark')"
+        page.evaluate(mode)
+        page.screenshot(path=SCREENS / f"{name} dark.jpg", type="jpeg", quality=60, full_page=True)
+        page.evaluate(mode)
+
+
 @pytest.fixture(scope="module")
 def seen(browser, address, site) -> dict[str, dict]:
     """What a browser finds on every page: at both widths, its complaints, and what it asked of other hosts."""
     found, here = {}, {}
+    shutil.rmtree(SCREENS, ignore_errors=True)
+    SCREENS.mkdir()
     page = browser.new_page(viewport=WIDE)
     page.on("console", lambda m: here["complaints"].append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: here["complaints"].append(str(e)))
     page.on("request", lambda r: here["outside"].append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
     for path in sorted(site.rglob("*.html")):
-        here = found[path.relative_to(site).as_posix()] = {"complaints": [], "outside": []}
+        name = path.relative_to(site).as_posix()
+        here = found[name] = {"complaints": [], "outside": []}
         page.set_viewport_size(WIDE)
-        page.goto(f"{address}/{path.relative_to(site).as_posix()}", wait_until="load")
-        here["wide"] = page.evaluate(LOOK)
-        page.set_viewport_size(NARROW)
-        here["narrow"] = page.evaluate(LOOK)
+        page.goto(f"{address}/{name}", wait_until="load")
+        for width, size in (("wide", WIDE), ("narrow", NARROW)):
+            page.set_viewport_size(size)
+            here[width] = page.evaluate(LOOK)
+            keep_screen(page, f"{name.removesuffix('.html').replace('/', ' ')} {size['width']}")
     page.close()
     return found
 
@@ -136,6 +154,10 @@ def test_works_that_are_cited_are_in_the_bibliography():
         for doi in re.findall(r"(?:doi:|doi\.org/)\s?(10\.\d{4,9}/[^\s,;\\\"'<>\]]+)", text):
             doi = doi.rstrip(".:)") if doi.count("(") < doi.count(")") or doi.endswith((".", ":")) else doi
             assert doi.lower() in listed or doi.startswith("10.18140/FLX/"), f"{notebook.name}: {doi} is not in nbs/references.bib"
+
+
+def test_screens_are_kept(seen):
+    assert len(list(SCREENS.glob("*.jpg"))) == len(seen) * (4 if WHOLE else 2)
 
 
 def test_pages_fit_wide_and_narrow(seen):
