@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .evaluation.uncertainty import HybridEnsemble
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
+    from .learning.large import LargeCube
     from .learning.sequence import SequenceModel
     from .learning.trees import TreesModel
     from .model.bucket import bucket
@@ -72,6 +73,7 @@ _HOME = {
     "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
+    "LargeCube": "learning.large",
     "SequenceModel": "learning.sequence",
     "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
@@ -90,6 +92,7 @@ __all__ = [
     "CrossValidation",
     "HybridEnsemble",
     "HybridModel",
+    "LargeCube",
     "Model",
     "Parameter",
     "Pool",
