@@ -304,8 +304,8 @@ class Predictor(Learner):
         check_epochs(epochs)
         check_apart(train_cube.labels if isinstance(train_cube, LargeCube) else train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
-            valid = None if valid_cube is None else prepared(valid_cube, self.forcing_options)
             train = self._stored(train_cube, targets, options, progress) if isinstance(train_cube, LargeCube) else prepared(train_cube, self.forcing_options)
+            valid = None if valid_cube is None else prepared(valid_cube, self.forcing_options)
             self._fit(train, valid, targets, Schedule(epochs, options, run_dir, resume, progress))
         return self
 
