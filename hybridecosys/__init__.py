@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .data.fluxnet import read_fluxnet, sample_path
     from .data.forcing import prepare_forcing
     from .data.observations import observations
+    from .data.own_table import cube_from_table
     from .data.sites import Sites, prepare
     from .data.sources import read_source
     from .study.crossval import CrossValidation, cross_validate
@@ -50,6 +51,7 @@ _HOME = {
     "sample_path": "data.fluxnet",
     "prepare_forcing": "data.forcing",
     "observations": "data.observations",
+    "cube_from_table": "data.own_table",
     "Sites": "data.sites",
     "prepare": "data.sites",
     "at_sites": "data.build",
@@ -103,6 +105,7 @@ __all__ = [
     "calibrate",
     "coverage",
     "cross_validate",
+    "cube_from_table",
     "evaluate",
     "export",
     "export_callmip",
