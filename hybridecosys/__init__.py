@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .data.fluxnet import read_fluxnet, sample_path
     from .data.forcing import prepare_forcing
     from .data.observations import observations
+    from .data.own_table import cube_from_table
     from .data.sites import Sites, prepare
     from .data.sources import read_source
     from .study.crossval import CrossValidation, cross_validate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .evaluation.uncertainty import HybridEnsemble
     from .learning.calibration import calibrate
     from .learning.hybrid import HybridModel
+    from .learning.large import LargeCube
     from .learning.sequence import SequenceModel
     from .learning.trees import TreesModel
     from .model.bucket import bucket
@@ -50,6 +52,7 @@ _HOME = {
     "sample_path": "data.fluxnet",
     "prepare_forcing": "data.forcing",
     "observations": "data.observations",
+    "cube_from_table": "data.own_table",
     "Sites": "data.sites",
     "prepare": "data.sites",
     "at_sites": "data.build",
@@ -72,6 +75,7 @@ _HOME = {
     "keep_programs": "model.programs",
     "synthetic_cube": "model.twin",
     "HybridModel": "learning.hybrid",
+    "LargeCube": "learning.large",
     "SequenceModel": "learning.sequence",
     "TreesModel": "learning.trees",
     "calibrate": "learning.calibration",
@@ -90,6 +94,7 @@ __all__ = [
     "CrossValidation",
     "HybridEnsemble",
     "HybridModel",
+    "LargeCube",
     "Model",
     "Parameter",
     "Pool",
@@ -103,6 +108,7 @@ __all__ = [
     "calibrate",
     "coverage",
     "cross_validate",
+    "cube_from_table",
     "evaluate",
     "export",
     "export_callmip",

@@ -132,9 +132,8 @@ def require_dataset(data) -> None:
     "Raise `TypeError` for what is no Dataset, with the call that makes one of it."
     if isinstance(data, xr.Dataset):
         return
-    ways = {"DataFrame": "read_fluxnet(path) reads a file of FLUXNET, build_cube(paths) many; of a table of your own, its index the dates, make one with "
-                         "xr.Dataset({'TA_F': (('site', 'time'), table[['your column']].T.values, {'units': 'degC'}), ...}, "
-                         "coords={'site': ['XX-Abc'], 'time': table.index}), and so on for each variable",
+    ways = {"DataFrame": "of a table of your own cube_from_table(table, {'TA_F': ('your column', 'degC'), ...}, site='XX-Abc', attributes={'latitude': 51.1, 'igbp': 'DBF'}) makes one; "
+                         "read_fluxnet(path) reads a file of FLUXNET, build_cube(paths) many",
             "DataArray": "its variables have names: data.to_dataset(name='TA_F')"} | dict.fromkeys(("str", "PosixPath", "WindowsPath"), "open_cube(path) and read_fluxnet(path) read one")
     kind = type(data).__name__
     raise TypeError(f"a cube is an xarray.Dataset, not {kind}: {ways.get(kind, 'see open_cube, read_fluxnet, build_cube')}")

@@ -246,7 +246,10 @@ class FeatureEncoder(LearnedFeatures):
 
     def fit(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> "FeatureEncoder":
         "Learn medians, means, deviations and the classes met from the sites of `cube`."
-        raw = site_features(cube, forcing, self.groups)
+        return self.learn(site_features(cube, forcing, self.groups))
+
+    def learn(self, raw: xr.Dataset) -> "FeatureEncoder":
+        "The same of raw features, as `site_features` gives them."
         if raw.sizes["site"] == 0:
             raise ValueError("no training site: the cube is empty")
         if not raw:
@@ -258,11 +261,14 @@ class FeatureEncoder(LearnedFeatures):
 
     def transform(self, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
         "Features (site, feature), float64; coordinates `group` and `scaled`, whether it is a number, per feature. ValueError names a missing variable."
-        names, cube = self.names, canonical(cube)
-        wanted = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"]
+        wanted, cube = [g for g in dict.fromkeys(self.group_of.values()) if g != "other"], canonical(cube)
         raw = site_features(cube, forcing, wanted) if wanted else xr.Dataset(coords={"site": cube["site"].values})
         other = {k: v.values.astype(float) for k, v in _other(cube).items() if self.group_of.get(k) == "other"}
-        raw = raw.assign({k: ("site", v) for k, v in other.items()})
+        return self.encode(raw.assign({k: ("site", v) for k, v in other.items()}))
+
+    def encode(self, raw: xr.Dataset) -> xr.DataArray:
+        "The same of raw features."
+        names = self.names
         if lost := [k for k in self.group_of if k not in raw]:
             raise ValueError(f"feature variable {lost[0]!r} of the training is not in the cube: add it, NaN where unknown")
         columns = []

@@ -127,7 +127,7 @@ def _table(name: str, opener: Opener) -> pd.DataFrame:
     if "TIMESTAMP_START" in capitals:
         raise ValueError(f"{name}: has TIMESTAMP_START, so it is not daily (half-hourly or weekly); the daily file (_DD_) is needed, or read_halfhourly")
     if "TIMESTAMP" not in capitals:
-        raise ValueError(f"{name}: no column TIMESTAMP, not a FLUXNET file; it has {', '.join(columns[:6])[:200]}")
+        raise ValueError(f"{name}: no column TIMESTAMP, not a FLUXNET file; it has {', '.join(columns[:6])[:200]}; cube_from_table reads a table of your own")
     table = read_columns(name, opener, _is_used, ["TIMESTAMP"])
     return table.drop(columns="TIMESTAMP").set_index(_dates(name, table["TIMESTAMP"]))
 

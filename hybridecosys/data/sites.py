@@ -268,7 +268,7 @@ def names_of(given: xr.Dataset | Sites) -> list[str]:
 # %% ../../nbs/01_data/19_sites.ipynb #sitesgiven03
 def weather_of(given: xr.Dataset | Sites, options: Mapping | None = None) -> tuple[xr.Dataset, tuple[np.ndarray, np.ndarray]]:
     """Forcing and records of sites, of a cube, which is prepared with `options`, or of forcing as it stands (see `records` for its errors)."""
-    if isinstance(given, xr.Dataset) and not set(INPUTS) & set(given.variables):
+    if isinstance(given, xr.Dataset) and not set(INPUTS) & set(given.variables) and set(UNITS) & set(given.variables):  # what is neither is told as a cube
         return given, records(given)
     sites = given if isinstance(given, Sites) else prepare(given, **(options or {}))
     return sites.forcing, sites.record

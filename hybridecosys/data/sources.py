@@ -59,7 +59,7 @@ def _kind_of_columns(columns: Iterable[str], name: str) -> str:
         return "fluxnet daily"
     if {"SITE_ID", "VARIABLE", "DATAVALUE"} <= columns:
         raise ValueError(f"{name}: site information (BIF, SITEINFO), no data; give it as bif=")
-    raise ValueError(f"{name}: not recognised, a table with the columns {', '.join(written[:6])[:200]}")
+    raise ValueError(f"{name}: not recognised, a table with the columns {', '.join(written[:6])[:200]}; cube_from_table reads a table of your own")
 
 
 def _kind_of_variables(ds: xr.Dataset, name: str) -> str:

@@ -76,10 +76,10 @@ def _to_lanes(inputs: Inputs, sites: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/04_learning/01_cost.ipynb #178e2722a
 def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs, start: np.ndarray, length: np.ndarray,
-                      dtype=np.float32) -> Observed:
+                      dtype=np.float32, part: bool = False) -> Observed:
     """Pack observations (`hybridecosys.data.observations.observations`) of the sites of `forcing` like `inputs`.
 
-    Raises `ValueError` if a target has no observation at any site inside the records, or the same all the time.
+    Raises `ValueError` if a target has no observation at any site inside the records, or the same all the time, unless they are `part` of the sites.
     """
     observed = observed.sel(site=forcing.site).reindex(time=forcing.time)
     values: dict[str, Any] = {}
@@ -92,9 +92,9 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
         used = sites[0] >= MIN_DAYS
         mean = np.divide(sites[1], sites[0], out=np.zeros_like(sites[1]), where=used)
         about = _per_site(inputs, np.where(there, (lanes - _to_lanes(inputs, mean)[:, None]) ** 2, 0).sum(1))
-        if not used.any():
+        if not used.any() and not part:
             raise ValueError(f"no site has {MIN_DAYS} days with an observation of {target}")
-        if not (used & (about > 0)).any():
+        if not (used & (about > 0)).any() and not part:
             raise ValueError(f"the observations of {target} are constant, {mean[used][0]:g} at site {forcing.site.values[used.argmax()]}: there is nothing to learn from them")
         used &= about > 0
         there &= _to_lanes(inputs, used)[:, None]
@@ -102,7 +102,7 @@ def pack_observations(observed: xr.Dataset, forcing: xr.Dataset, inputs: Inputs,
         spread[target] = np.where(used, about, 0).astype(dtype)
     days: Any = length.astype(dtype)
     agb: Any = observed["agb"].values.astype(dtype) if "agb" in observed else None
-    if agb is not None and not np.isfinite(agb).any():
+    if agb is not None and not np.isfinite(agb).any() and not part:
         raise ValueError("no site has an observation of agb")
     return Observed(values, mask, spread, days, agb)
 

@@ -20,8 +20,9 @@ from jax import Array
 from ..data.names import named_arguments, one_of
 from ..data.sites import Sites, as_html, cube_of
 from .batches import Batches, Member, validation_batch
+from .large import LargeCube, StoredLanes, store_lanes
 from .network import learned_table, make_network, predicted
-from .options import NetworkOptions, make_options
+from .options import NetworkOptions, TrainingOptions, make_options
 from .predictor import Known, Predictor, Schedule, encoded, load_weights, save_weights
 from .training import train
 from ..model.bucket import bucket
@@ -137,8 +138,6 @@ class HybridModel(HybridParts):
     that the model declares so (`Parameter(for_all=True)`), and none where `learned` is given. forcing: options of `prepare_forcing`, for all that the model does with a cube (`out_of_range` for
     its observations, too). start: parameters near which training starts, instead of the defaults (those of one set for all sites, say)."""
 
-
-
     def learn_features(self, train_cube: xr.Dataset | Sites) -> None:
         """Fit the scaling of the features with the training sites, and make a new network for them."""
         super().learn_features(train_cube)
@@ -151,6 +150,9 @@ class HybridModel(HybridParts):
         self._require_ready()
         cube = cube_of(cube, self.forcing_options)
         return labelled(predicted(self.network, encoded(self.encoder, cube).values.astype(np.float32)), self.model.parameter_table, cube.site)
+
+    def _stored(self, large: LargeCube, targets: Sequence[str] | None, options: TrainingOptions, progress: bool) -> StoredLanes:
+        return store_lanes(large, self.features, targets, self.driving_variables, options.max_years, self.forcing_options, progress)
 
     def _learn(self, train: Known, valid: Known | None, schedule: Schedule) -> None:
         train_alone(self, train, valid, schedule)

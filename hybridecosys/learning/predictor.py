@@ -23,10 +23,11 @@ from flax import nnx
 
 from ..data.choices import as_path
 from ..data.cube import read_table
-from ..data.features import FeatureEncoder, check_groups
+from ..data.features import FeatureEncoder, check_groups, site_features
 from ..data.files import holder, locked, write_arrays, write_json, write_table
 from ..data.observations import TARGETS
 from ..data.sites import Sites, names_of, prepared
+from .large import LargeCube, StoredLanes
 from .options import EPOCHS, TrainingOptions, check_epochs, make_options
 from ..model.simulate import in_float32
 from ..model.structure import Model
@@ -158,9 +159,9 @@ def _versions() -> dict[str, str]:
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorkn
 @dataclass(frozen=True)
 class Known:
-    """What is known of some sites: prepared, their observations, and scaled features (site, feature)."""
+    """What is known of some sites: prepared, their observations (of lanes in files, those of no site), and scaled features (site, feature)."""
 
-    sites: Sites
+    sites: Sites | StoredLanes
     observed: xr.Dataset
     features: xr.DataArray
 
@@ -203,11 +204,14 @@ def check_apart(train: xr.Dataset | Sites, valid: xr.Dataset | Sites | None) -> 
         raise ValueError(f"sites are in both the training and the validation cube: {', '.join(sorted(both)[:5])}")
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorfo
-def encoded(encoder: FeatureEncoder | None, cube: xr.Dataset, forcing: xr.Dataset | None = None) -> xr.DataArray:
-    """Scaled features of the sites of a cube, (site, feature); none without an encoder."""
+def encoded(encoder: FeatureEncoder | None, given: xr.Dataset | Sites | StoredLanes) -> xr.DataArray:
+    """Scaled features of the sites of a cube, or of what was prepared, (site, feature); none without an encoder."""
     if encoder is None:
-        return xr.DataArray(np.zeros((cube.sizes["site"], 0)), dims=("site", "feature"), coords={"site": cube.site, "feature": np.zeros(0, str)})
-    return encoder.transform(cube, forcing)
+        names = names_of(given) if isinstance(given, Sites | xr.Dataset) else list(given.names)
+        return xr.DataArray(np.zeros((len(names), 0)), dims=("site", "feature"), coords={"site": names, "feature": np.zeros(0, str)})
+    if isinstance(given, StoredLanes):
+        return encoder.encode(given.features)
+    return encoder.transform(given.cube, given.forcing) if isinstance(given, Sites) else encoder.transform(given)
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorln
 class Untrained(Kept):
@@ -235,10 +239,13 @@ class Untrained(Kept):
         """What tells it from another before either has learned anything, as files hold it."""
         return {**self._own(), "features": self.features, "seed": self.seed, "forcing": self.forcing_options}
 
-    def learn_features(self, train_cube: xr.Dataset | Sites) -> None:
+    def learn_features(self, train_cube: xr.Dataset | Sites | StoredLanes) -> None:
         """Fit the scaling of the features with the training sites."""
-        sites = prepared(train_cube, self.forcing_options)
-        self.encoder = None if self.features == [] else FeatureEncoder(self.features).fit(sites.cube, sites.forcing)
+        given = train_cube if isinstance(train_cube, StoredLanes) else prepared(train_cube, self.forcing_options)
+        if self.features == []:
+            self.encoder = None
+        else:
+            self.encoder = FeatureEncoder(self.features).learn(given.features if isinstance(given, StoredLanes) else site_features(given.cube, given.forcing, self.features))
 
     @property
     def inputs(self) -> list[str]:
@@ -267,15 +274,15 @@ class Learner(Untrained):
         return found
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorlf
-def learn_from(learner: Learner, train: Sites, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
+def learn_from(learner: Learner, train: Sites | StoredLanes, valid: Sites | None, targets: Sequence[str] | None, schedule: Schedule) -> None:
     """Train a learner at sites: open the run directory, scale their features, and let it learn."""
-    observed = train.observed(targets, learner.driving_variables)
+    observed = train.observed if isinstance(train, StoredLanes) else train.observed(targets, learner.driving_variables)
     wanted = [str(t) for t in observed.data_vars]
     schedule.open(learner.fingerprint(), wanted, list(train.names), [] if valid is None else list(valid.names))
     learner.learn_features(train)
-    known, held = Known(train, observed, encoded(learner.encoder, train.cube, train.forcing)), None
+    known, held = Known(train, observed, encoded(learner.encoder, train)), None
     if valid is not None:
-        held = Known(valid, validation_observations(valid, wanted), encoded(learner.encoder, valid.cube, valid.forcing))
+        held = Known(valid, validation_observations(valid, wanted), encoded(learner.encoder, valid))
     learner._learn(known, held, schedule)
 
 # %% ../../nbs/04_learning/03_predictor.ipynb #predictorcl
@@ -285,25 +292,28 @@ class Predictor(Learner):
     _run: Callable[..., xr.Dataset]
 
     @in_float32
-    def fit(self, train_cube: xr.Dataset | Sites, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
+    def fit(self, train_cube: xr.Dataset | Sites | LargeCube, valid_cube: xr.Dataset | Sites | None = None, epochs: int | None = None, run_dir: str | Path | None = None, resume: bool = False,
             targets: Sequence[str] | None = None, progress: bool = True, **options) -> Self:
-        """Train on the sites of `train_cube`, a cube or what `prepare` gives; those of `valid_cube` are watched, and choose the best epoch with `keep="best"` (and stop early, with `patience`).
+        """Train on the sites of `train_cube`, a cube, what `prepare` gives, or a `LargeCube`; those of `valid_cube` are watched, and choose the best epoch with `keep="best"`.
 
         epochs: by default the `epochs` of the class. targets: names from `TARGETS`; by default all that the cube carries. run_dir: directory for configuration, checkpoints and losses;
         resume: go on from its last checkpoint. options: those of `TrainingOptions`. Features are scaled with the training sites alone. Raises `FileExistsError` if the directory is in use,
-        naming the process that is at work there, `FileNotFoundError` if there is nothing to resume, `ValueError` if what it holds is another model or other options, and for sites that were
-        prepared with other options than those of this model.
+        naming the process at work there, `FileNotFoundError` if there is nothing to resume, `ValueError` if it holds another model or other options, and for sites prepared with other options.
         """
         options, epochs = self._options(options), self.epochs if epochs is None else epochs
         check_epochs(epochs)
-        check_apart(train_cube, valid_cube)
+        check_apart(train_cube.labels if isinstance(train_cube, LargeCube) else train_cube, valid_cube)
         with run_directory(run_dir, resume) as run_dir:
-            train, valid = (None if given is None else prepared(given, self.forcing_options) for given in (train_cube, valid_cube))
+            train = self._stored(train_cube, targets, options, progress) if isinstance(train_cube, LargeCube) else prepared(train_cube, self.forcing_options)
+            valid = None if valid_cube is None else prepared(valid_cube, self.forcing_options)
             self._fit(train, valid, targets, Schedule(epochs, options, run_dir, resume, progress))
         return self
 
     def _options(self, given: Mapping) -> TrainingOptions:
         return make_options(TrainingOptions, {"seed": self.seed, **self.recipe, **given})
+
+    def _stored(self, *given) -> StoredLanes:
+        raise TypeError(f"{self.kind} is trained in memory: give a cube, not a LargeCube")
 
     def _fit(self, *given) -> None:
         learn_from(self, *given)

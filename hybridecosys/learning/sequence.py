@@ -192,7 +192,7 @@ class PlainModel(Predictor):
         wanted = self.outputs if outputs is None else tuple([outputs] if isinstance(outputs, str) else outputs)
         if unknown := [n for n in wanted if n not in self.outputs]:
             raise KeyError(f"output {unknown[0]!r} was not learned{did_you_mean(unknown[0], self.outputs)}")
-        found = self._predict(sites, encoded(self.encoder, sites.cube, sites.forcing), wanted)
+        found = self._predict(sites, encoded(self.encoder, sites), wanted)
         return labelled_series({name: found[name] for name in wanted}, sites.forcing).assign_attrs(model=repr(self))
 
 # %% ../../nbs/04_learning/07_sequence.ipynb #seqstep02

@@ -56,7 +56,7 @@ def learn_together(hybrids: Sequence[HybridModel], sites: Sites, train_sites: Se
     for h, trained, checked in zip(hybrids, train_sites, valid_sites, strict=True):
         h.learn_features(sites.select(trained))
         both = sites.select([*trained, *checked])
-        members.append(Member(encoded(h.encoder, both.cube, both.forcing), tuple(trained), tuple(checked), h.seed))
+        members.append(Member(encoded(h.encoder, both), tuple(trained), tuple(checked), h.seed))
     part = [sorted({s for names in which for s in names}) for which in (train_sites, valid_sites)]
     known: Any
     watched: Any
